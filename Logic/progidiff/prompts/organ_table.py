@@ -1,0 +1,198 @@
+"""The table of known organs, `Resources/organs.json`: names, label values, colours and codes.
+
+The file is plain JSON so that the Slicer module reads the very same one without this package.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from progidiff.prompts.target import Side
+from progidiff.resources import resources_folder
+
+_LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o"})
+
+
+class Code(NamedTuple):
+    """One coded concept, such as `("SCT", "10200004", "Liver")`."""
+
+    scheme: str
+    code: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Snomed:
+    """SNOMED CT codes as DICOM and Slicer's terminologies want them; the modifier is the side."""
+
+    category: Code
+    type: Code
+    modifier: Code | None
+
+
+@dataclass(frozen=True)
+class Organ:
+    """One structure that can be segmented.
+
+    Attributes:
+        id: stable name for programs, such as `"right_kidney"`.
+        name: what a clinician reads, such as `"right kidney"`.
+        side: "left", "right" or None.
+        label: its value in label maps, from 1.
+        color: red, green and blue, 0 to 255.
+        snomed: its codes.
+        synonyms: names by language ("en", "la", "de", "fr", "es"), the commonest first.
+        adjectives: words that stand for it in "splenic volume".
+        abbreviations: such as `"IVC"`.
+        with_article: the object of a German, French or Spanish sentence, such as `"den Magen"`.
+        dataset_labels: names that only the label lists of public data sets use, such as `"postcava"`.
+        typical_extent_mm: rough size in an adult, left-right, front-back and head-foot.
+        small: whether it is lost at coarse resolution.
+    """
+
+    id: str
+    name: str
+    side: Side | None
+    label: int
+    color: tuple[int, int, int]
+    snomed: Snomed
+    synonyms: Mapping[str, tuple[str, ...]]
+    adjectives: tuple[str, ...]
+    abbreviations: tuple[str, ...]
+    with_article: Mapping[str, str]
+    dataset_labels: tuple[str, ...]
+    typical_extent_mm: tuple[float, float, float]
+    small: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that a prompt may call it, without repetition."""
+        by_language = [name for names in self.synonyms.values() for name in names]
+        return tuple(dict.fromkeys([self.name, *by_language, *self.adjectives, *self.abbreviations]))
+
+    @property
+    def names_in_labels(self) -> tuple[str, ...]:
+        """All that the label list of a data set may call it."""
+        return (*self.names, self.id, *self.dataset_labels)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Several organs that share a name, such as the kidneys; `organs` are ids, right before left."""
+
+    id: str
+    name: str
+    organs: tuple[str, ...]
+    synonyms: Mapping[str, tuple[str, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that a prompt may call it, without repetition."""
+        return tuple(dict.fromkeys(name for names in self.synonyms.values() for name in names))
+
+
+@dataclass(frozen=True)
+class OrganTable:
+    """The organs in the order of their labels, and the names they share."""
+
+    organs: tuple[Organ, ...]
+    groups: tuple[Group, ...]
+    _organ_by_key: Mapping[str, Organ] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = {
+            key: organ for organ in self.organs for name in organ.names_in_labels for key in name_keys(name)
+        }
+        object.__setattr__(self, "_organ_by_key", index)
+
+    def __iter__(self) -> Iterator[Organ]:
+        return iter(self.organs)
+
+    def __len__(self) -> int:
+        return len(self.organs)
+
+    def by_id(self, organ_id: str) -> Organ:
+        """The organ with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for organ in self.organs:
+            if organ.id == organ_id:
+                return organ
+        raise KeyError(f"no organ has the id {organ_id!r}")
+
+    def by_label(self, label: int) -> Organ | None:
+        """The organ with this value in label maps, or None."""
+        return next((organ for organ in self.organs if organ.label == label), None)
+
+    def by_name(self, name: str) -> Organ | None:
+        """The organ with this name in any language or data set, or None.
+
+        Case, accents, spaces, underscores and punctuation do not matter; anything else does: "kidney"
+        without a side and "kidney cyst left" are no organ of the table.
+        """
+        return self._organ_by_key.get(name_key(name))
+
+
+def name_key(name: str) -> str:
+    """Only the letters and digits of a name, in lower case and without accents."""
+    folded = unicodedata.normalize("NFKD", name.casefold().translate(_LIGATURES))
+    return "".join(character for character in folded if character.isalnum())
+
+
+def name_keys(name: str) -> tuple[str, ...]:
+    """The keys of a name: with umlauts as plain vowels, and as they are typed on other keyboards ("oe")."""
+    spelled_out = name.casefold().replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")
+    return tuple(dict.fromkeys([name_key(name), name_key(spelled_out)]))
+
+
+@lru_cache(maxsize=1)
+def organ_table() -> OrganTable:
+    """The organ table of this installation.
+
+    Raises:
+        ModelError: the Resources folder is missing.
+    """
+    return read_organ_table(resources_folder() / "organs.json")
+
+
+def read_organ_table(path: Path) -> OrganTable:
+    """Reads an organ table from its JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    organs = sorted((_organ(entry) for entry in content["organs"]), key=lambda organ: organ.label)
+    return OrganTable(tuple(organs), tuple(_group(entry) for entry in content["groups"]))
+
+
+def _organ(entry: dict[str, Any]) -> Organ:
+    codes = entry["snomed"]
+    modifier = Code(*codes["modifier"]) if codes["modifier"] else None
+    return Organ(
+        id=entry["id"],
+        name=entry["name"],
+        side=entry["side"],
+        label=entry["label"],
+        color=tuple(entry["color"]),
+        snomed=Snomed(Code(*codes["category"]), Code(*codes["type"]), modifier),
+        synonyms=_names_by_language(entry["synonyms"]),
+        adjectives=tuple(entry["adjectives"]),
+        abbreviations=tuple(entry["abbreviations"]),
+        with_article=entry["with_article"],
+        dataset_labels=tuple(entry["dataset_labels"]),
+        typical_extent_mm=tuple(entry["typical_extent_mm"]),
+        small=entry["small"],
+    )
+
+
+def _group(entry: dict[str, Any]) -> Group:
+    return Group(entry["id"], entry["name"], tuple(entry["organs"]), _names_by_language(entry["synonyms"]))
+
+
+def _names_by_language(synonyms: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:
+    return {language: tuple(names) for language, names in synonyms.items()}
