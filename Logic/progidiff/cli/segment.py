@@ -1,0 +1,119 @@
+"""`progidiff segment`: an image and a prompt in, proposals out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progidiff.errors import OutputError
+from progidiff.quality import QUALITIES, check_numbers, steps_for
+
+if TYPE_CHECKING:
+    from progidiff.proposals import ProposalSet, SegmentationResult
+    from progidiff.segmenter import Segmenter
+    from progidiff.volumes.volume import Volume
+
+SUMMARY = "propose masks for the organs named in a prompt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "input", type=Path, metavar="INPUT", help="NIfTI, NRRD or MHA file, or a folder with one DICOM series"
+    )
+    add("--prompt", required=True, metavar="TEXT", help='what to segment, such as "segment both kidneys"')
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--proposals", type=int, default=5, metavar="N", help="how many proposals per organ (default 5)")
+    add("--steps", type=int, metavar="N", help="denoising steps per proposal; overrides --quality")
+    add("--quality", choices=QUALITIES, default="standard", help="how many steps to take (default standard)")
+    add("--seed", type=int, default=0, help="the same seed gives the same proposals (default 0)")
+    add("--model", default="embedded", metavar="NAME_OR_PATH", help="see `progidiff models`")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:<n> (default auto)")
+    add("--modality", choices=("auto", "CT", "MR"), default="auto", help="what the image is (default auto)")
+    add("--adapter", default="", metavar="PATH", help="folder of an adapter to put on the model")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks all that can be checked before the model is loaded, then segments and writes."""
+    from progidiff.prompts import parse_prompt
+    from progidiff.proposals import write_results
+    from progidiff.segmenter_factory import load_segmenter
+    from progidiff.volumes import read_volume
+
+    check_numbers(options.proposals, options.steps)
+    parse_prompt(options.prompt)
+    check_output(options.output)
+    volume = read_volume(options.input)
+    if options.modality != "auto":
+        volume = replace(volume, modality=options.modality)
+    segmenter = load_segmenter(options.model, options.device, options.adapter)
+    result = _segment_with_bar(segmenter, volume, options)
+    write_results(result, options.output)
+    print_table(result, options.output)
+    return 0
+
+
+def check_output(folder: Path) -> None:
+    """Notices before minutes of work that the results could not be written. Creates nothing.
+
+    Raises:
+        OutputError: the folder, or the one it would be created in, is a file or cannot be written to.
+    """
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{existing} is a file, not a folder.", "Choose another folder with --output.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"The folder {existing} cannot be written to.", "Choose another one with --output.")
+
+
+def _segment_with_bar(
+    segmenter: Segmenter, volume: Volume, options: argparse.Namespace
+) -> SegmentationResult:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Looking at the volume", total=None)
+        return segmenter.segment(
+            volume,
+            options.prompt,
+            proposals=options.proposals,
+            steps=options.steps or steps_for(options.quality, segmenter.default_steps),
+            seed=options.seed,
+            on_step=lambda done, total: bar.update(
+                task, description="Drawing proposals", completed=done, total=total
+            ),
+        )
+
+
+def print_table(result: SegmentationResult, folder: Path) -> None:
+    """The results in a few lines: one row an organ."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("organ", "proposals", "differ", "volume", "expected Dice", box=None, pad_edge=False)
+    for found in result.sets:
+        table.add_row(*_row(found))
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print(table)
+    seconds = result.seconds.get("total", sum(result.seconds.values()))
+    console.print(f"{result.model_id} on {result.device}, {seconds:.1f} s. Results in {folder}")
+
+
+def _row(found: ProposalSet) -> tuple[str, ...]:
+    consensus = found.consensus
+    if not found.found or consensus is None:
+        return found.target.name, "", "", found.reason or "not found", ""
+    return (
+        found.target.name,
+        str(len(found.proposals)),
+        str(found.distinct),
+        f"{consensus.volume_ml:.0f} ml",
+        f"{consensus.score:.2f}",
+    )

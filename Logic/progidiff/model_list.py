@@ -1,0 +1,82 @@
+"""Which models are on this computer. Knows nothing of torch, so that a list is there at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from progidiff.errors import ModelError
+from progidiff.resources import resources_folder
+
+EMBEDDED = "embedded"
+"""Name under which the model that ships with the project is asked for."""
+
+
+@dataclass(frozen=True)
+class InstalledModel:
+    """A model folder in the diffusers layout.
+
+    Attributes:
+        id: the folder's name, by which it can be asked for.
+        path: the folder.
+        description: first paragraph of its model card, "" without one.
+    """
+
+    id: str
+    path: Path
+    description: str
+
+
+def user_models_folder() -> Path:
+    """Where a user's own models lie; `PROGIDIFF_MODELS` overrides the system's usual place."""
+    if override := os.environ.get("PROGIDIFF_MODELS"):
+        return Path(override)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local")) / "ProGiDiff" / "models"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "ProGiDiff" / "models"
+    return Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "progidiff" / "models"
+
+
+def installed_models() -> list[InstalledModel]:
+    """The models in `Resources/Models`, then those in the user's folder, each by name."""
+    return _models_in(resources_folder() / "Models") + _models_in(user_models_folder())
+
+
+def _models_in(folder: Path) -> list[InstalledModel]:
+    if not folder.is_dir():
+        return []
+    found = sorted(path.parent for path in folder.glob("*/model_index.json"))
+    return [InstalledModel(path.name, path, card_summary(path / "README.md")) for path in found]
+
+
+def card_summary(card: Path) -> str:
+    """First paragraph of prose in a model card, after its YAML header and headings; "" without one."""
+    try:
+        text = card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    if text.startswith("---"):
+        text = text.partition("\n---")[2].partition("\n")[2]
+    for paragraph in text.split("\n\n"):
+        lines = [line.strip() for line in paragraph.splitlines() if not line.lstrip().startswith("#")]
+        if summary := " ".join(filter(None, lines)):
+            return summary
+    return ""
+
+
+def require_model(name: str) -> InstalledModel:
+    """The installed model of that name.
+
+    Raises:
+        ModelError: there is none; the message lists those there are.
+    """
+    models = installed_models()
+    for model in models:
+        if name in (model.id, str(model.path)):
+            return model
+    known = ", ".join(model.id for model in models) or "none"
+    raise ModelError(f"There is no model {name!r} on this computer.", f"Installed models: {known}.")

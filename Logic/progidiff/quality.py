@@ -1,0 +1,31 @@
+"""The three qualities that are offered instead of a number of denoising steps."""
+
+from __future__ import annotations
+
+from progidiff.errors import UsageError
+
+QUALITIES = ("draft", "standard", "fine")
+MOST_PROPOSALS = 100
+MOST_STEPS = 1000
+
+
+def steps_for(quality: str, default_steps: int) -> int:
+    """Denoising steps per proposal: one for a draft, the model's own number, or twice that for fine.
+
+    Raises:
+        UsageError: another word.
+    """
+    steps = {"draft": 1, "standard": default_steps, "fine": 2 * default_steps}
+    if quality not in steps:
+        raise UsageError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITIES)}.")
+    return steps[quality]
+
+
+def check_numbers(proposals: int, steps: int | None) -> None:
+    """Raises UsageError for a number of proposals or steps that makes no sense."""
+    if not 1 <= proposals <= MOST_PROPOSALS:
+        raise UsageError(
+            f"{proposals} proposals were asked for.", f"Ask for a number between 1 and {MOST_PROPOSALS}."
+        )
+    if steps is not None and not 1 <= steps <= MOST_STEPS:
+        raise UsageError(f"{steps} steps were asked for.", f"Ask for a number between 1 and {MOST_STEPS}.")
