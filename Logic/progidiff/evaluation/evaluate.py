@@ -1,0 +1,293 @@
+"""Runs a model over labelled cases and keeps every figure, one file a case, as soon as it is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from progidiff import __version__
+from progidiff.errors import CasesError, PromptError, VolumeError
+from progidiff.evaluation.cohorts import cohort_of
+from progidiff.evaluation.measure import measure_organ
+from progidiff.evaluation.metrics import Mask, dice
+from progidiff.evaluation.predictors import LabelMapPredictor, Predictor, SegmenterPredictor
+from progidiff.evaluation.records import CaseRecord, OrganRecord, write_json
+from progidiff.prompts.target import Target
+from progidiff.volumes.volume import Modality, Volume
+
+if TYPE_CHECKING:
+    from progidiff.segmenter import Segmenter
+
+_KEY_LETTERS = 16
+
+
+class EvaluationCase(Protocol):
+    """A labelled case; `training.cases.Case` is one."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def organs(self) -> Iterable[str]: ...
+
+    def load_image(self) -> Volume: ...
+
+    def load_label(self) -> Volume: ...
+
+
+@dataclass(frozen=True)
+class PhantomCase:
+    """A synthesised case: anatomy by procedure, no patient.
+
+    Attributes:
+        seed: of the anatomy.
+        modality: what the painted image looks like.
+    """
+
+    seed: int
+    modality: Modality = "CT"
+
+    @property
+    def id(self) -> str:
+        return f"phantom_{self.modality.lower()}_{self.seed}"
+
+    @property
+    def organs(self) -> tuple[str, ...]:
+        from progidiff.prompts import organ_table
+
+        return tuple(organ.id for organ in organ_table().organs)
+
+    def load_image(self) -> Volume:
+        return _phantom(self)[0]
+
+    def load_label(self) -> Volume:
+        return _phantom(self)[1]
+
+
+@lru_cache(maxsize=1)
+def _phantom(case: PhantomCase) -> tuple[Volume, Volume]:
+    from progidiff.training.phantom import make_phantom
+
+    return make_phantom(case.seed, "MR" if case.modality == "MR" else "CT")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything besides model and case that the figures depend on.
+
+    Attributes:
+        steps: denoising steps; None for the model's own default.
+        organs: organ ids to ask for; empty for every organ that is annotated.
+        tolerance_mm: of the surface Dice.
+        paraphrases: whether to ask again in the ten held-out wordings, one proposal each.
+    """
+
+    proposals: int = 5
+    steps: int | None = None
+    seed: int = 0
+    organs: tuple[str, ...] = ()
+    tolerance_mm: float = 2.0
+    paraphrases: bool = False
+
+
+@dataclass
+class Evaluation:
+    """What a run found.
+
+    Attributes:
+        records: one a case, in the order of the cases.
+        failures: case id → why it could not be measured.
+    """
+
+    settings: Settings
+    records: list[CaseRecord]
+    failures: dict[str, str]
+
+
+def evaluate(
+    model: Segmenter | LabelMapPredictor,
+    cases: Sequence[EvaluationCase],
+    output: Path,
+    *,
+    proposals: int = 5,
+    steps: int | None = None,
+    seed: int = 0,
+    organs: Sequence[str] = (),
+    tolerance_mm: float = 2.0,
+    paraphrase_cases: int = 0,
+    labels_by: str = "",
+    on_case: Callable[[CaseRecord, bool], None] | None = None,
+) -> Evaluation:
+    """Measures a model on labelled cases; a second run measures only what the first did not finish.
+
+    Args:
+        model: a segmenter, or finished label maps of a deterministic model.
+        cases: what to measure on; organs that a case does not annotate are skipped.
+        output: folder; ``cases/ID.KEY.json`` is written there after each case.
+        paraphrase_cases: on how many of the first cases all paraphrases are tried too.
+        labels_by: who made the labels, for the report.
+        on_case: called with each record and whether it was there already.
+
+    Raises:
+        CasesError: there are no cases.
+        OutputError: the folder cannot be written.
+    """
+    if not cases:
+        raise CasesError("There is no labelled case to measure on.", "Check the data folder and --cases.")
+    predictor = model if isinstance(model, LabelMapPredictor) else SegmenterPredictor(model, steps, seed)
+    evaluation = Evaluation(Settings(proposals, steps, seed, tuple(organs), tolerance_mm), [], {})
+    for index, case in enumerate(cases):
+        settings = Settings(
+            proposals, steps, seed, tuple(organs), tolerance_mm, paraphrases=index < paraphrase_cases
+        )
+        try:
+            record, known = _evaluate_case(predictor, case, settings, output, labels_by)
+        except (CasesError, VolumeError) as error:  # one bad file must not cost the night's other cases
+            evaluation.failures[case.id] = str(error)
+            continue
+        evaluation.records.append(record)
+        if on_case:
+            on_case(record, known)
+    return evaluation
+
+
+def _evaluate_case(
+    predictor: Predictor, case: EvaluationCase, settings: Settings, output: Path, labels_by: str
+) -> tuple[CaseRecord, bool]:
+    """The record of a case, and whether an earlier run had finished it."""
+    image, label = case.load_image(), case.load_label()
+    if label.shape != image.shape:
+        raise CasesError(f"Image and label of {case.id} differ in size.", "Resample the label to its image.")
+    organs = [organ for organ in case.organs if not settings.organs or organ in settings.organs]
+    key = _key(predictor, image, label, settings, organs)
+    path = output / "cases" / f"{case.id}.{key[:_KEY_LETTERS]}.json"
+    finished = path.is_file()
+    if finished:
+        record = CaseRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+    else:
+        record = _measure_case(
+            predictor, case, image=image, label=label, settings=settings, organs=organs, key=key
+        )
+    cohort = cohort_of(case.id, record.kind, record.modality, labels_by)
+    record.cohort, record.labels_by = cohort.name, cohort.labels_by
+    if not finished:
+        write_json(record.to_json(), path)
+    return record, finished
+
+
+def _measure_case(
+    predictor: Predictor,
+    case: EvaluationCase,
+    *,
+    image: Volume,
+    label: Volume,
+    settings: Settings,
+    organs: Sequence[str],
+    key: str,
+) -> CaseRecord:
+    from progidiff.prompts import organ_table
+
+    started = time.perf_counter()
+    prepared = predictor.prepare(case.id, image)
+    record = CaseRecord(
+        case=case.id,
+        key=key,
+        cohort="",
+        kind="phantom" if isinstance(case, PhantomCase) else "real scan",
+        labels_by="",
+        modality=_modality(image),
+        shape=list(image.shape),
+        spacing_mm=[round(float(s), 4) for s in image.spacing],
+        model=predictor.model_id,
+        model_hash=predictor.model_hash,
+        device=predictor.device,
+        seconds_prepare=round(time.perf_counter() - started, 3),
+    )
+    for organ in organs:
+        reference = label.array == organ_table().by_id(organ).label
+        record.organs.append(_measure_target(predictor, prepared, organ, reference, settings))
+    return record
+
+
+def _measure_target(
+    predictor: Predictor, prepared: object, organ: str, reference: Mask, settings: Settings
+) -> OrganRecord:
+    started = time.perf_counter()
+    predicted = predictor.propose(prepared, plain_target(organ), settings.proposals)
+    seconds = time.perf_counter() - started
+    rng = np.random.default_rng([settings.seed, zlib.crc32(organ.encode())])
+    record = measure_organ(
+        predicted,
+        reference,
+        seconds=seconds,
+        rng=rng,
+        tolerance_mm=settings.tolerance_mm,
+        deterministic=predictor.deterministic,
+    )
+    if settings.paraphrases and not predictor.deterministic and reference.any():
+        _measure_paraphrases(record, predictor, prepared, organ, reference)
+    return record
+
+
+def plain_target(organ: str) -> Target:
+    """What "segment the ORGAN" asks for: the wording of every figure that is not about wordings."""
+    from progidiff.prompts import organ_table, parse_prompt
+
+    return parse_prompt(f"segment the {organ_table().by_id(organ).name}")[0]
+
+
+def _measure_paraphrases(
+    record: OrganRecord, predictor: Predictor, prepared: object, organ: str, reference: Mask
+) -> None:
+    """One proposal from the same noise for every wording: what differs is the words alone."""
+    from progidiff.prompts import organ_table
+    from progidiff.prompts.phrasing import paraphrases
+
+    for wording in paraphrases(organ_table().by_id(organ)):
+        target = _understood(wording, organ)
+        if target is None:
+            record.not_understood.append(wording)
+            record.paraphrases.append(0.0)
+            continue
+        answer = predictor.propose(prepared, target, 1).consensus
+        mask = answer.mask if answer is not None else np.zeros_like(reference)
+        record.paraphrases.append(dice(mask, reference))
+
+
+def _understood(wording: str, organ: str) -> Target | None:
+    """The parser's reading of a wording, if that is the organ that was meant."""
+    from progidiff.prompts import parse_prompt
+
+    try:
+        targets = parse_prompt(wording)
+    except PromptError:
+        return None
+    return next((target for target in targets if target.organ == organ), None)
+
+
+def _modality(image: Volume) -> str:
+    from progidiff.volumes import decide_modality
+
+    return image.modality if image.modality != "unknown" else str(decide_modality(image))
+
+
+def _key(
+    predictor: Predictor, image: Volume, label: Volume, settings: Settings, organs: Sequence[str]
+) -> str:
+    """Hash of model, settings, package version and the very voxels: what the figures depend on."""
+    digest = hashlib.sha256()
+    facts = [__version__, predictor.model_hash, predictor.device, asdict(settings), list(organs)]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for volume in (image, label):
+        digest.update(str(volume.array.dtype).encode() + np.ascontiguousarray(volume.affine).tobytes())
+        digest.update(np.ascontiguousarray(volume.array).data)
+    return digest.hexdigest()
