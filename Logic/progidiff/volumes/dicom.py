@@ -1,0 +1,107 @@
+"""A folder of DICOM slices as one volume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progidiff.errors import VolumeError
+from progidiff.volumes.conversion import simpleitk
+
+MODALITY_TAG = "0008|0060"
+_DESCRIPTION_TAG = "0008|103e"
+_POSITION_TAG = "0020|0032"
+_ORIENTATION_TAG = "0020|0037"
+# Slices may be off their regular place by this share of the slice distance (tables move in steps).
+_UNEVEN = 0.25
+# Sideways drift per slice distance above which the gantry counts as tilted (0.6°).
+_TILT = 0.01
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file starts like DICOM: 128 free bytes, then DICM."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_largest_series(folder: Path) -> tuple[Any, str, dict[str, str]]:
+    """The series with most slices below a folder.
+
+    Returns:
+        SimpleITK image, DICOM modality such as "CT" (empty if not told), and metadata that says which
+        of how many series was taken.
+
+    Raises:
+        VolumeError: no DICOM series, slices missing, doubled or sheared (gantry tilt).
+    """
+    sitk = simpleitk()
+    series = list(_find_series(folder))
+    if not series:
+        raise VolumeError(
+            f"The folder “{folder.name}” holds no DICOM series.",
+            "Choose a folder with the .dcm files of one scan, or a NIfTI, NRRD or MHA file.",
+        )
+    uid, files = max(series, key=lambda item: len(item[1]))
+    headers = [_header(file) for file in files]
+    _check_slices(headers, folder.name)
+    image = sitk.ReadImage(list(files))
+    metadata = {"format": "DICOM", "series": uid}
+    if description := headers[0].get(_DESCRIPTION_TAG, "").strip():
+        metadata["description"] = description
+    if len(series) > 1:
+        metadata["note"] = (
+            f"The folder holds {len(series)} series; the largest, {len(files)} slices, was taken."
+        )
+    return image, headers[0].get(MODALITY_TAG, "").strip(), metadata
+
+
+def _find_series(folder: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """(series id, files sorted by position) of a folder and the folders below it."""
+    reader = simpleitk().ImageSeriesReader
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
+        for uid in reader.GetGDCMSeriesIDs(str(place)):
+            yield uid, reader.GetGDCMSeriesFileNames(str(place), uid)
+
+
+def _header(file: str) -> dict[str, str]:
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(file)
+    reader.ReadImageInformation()
+    tags = (MODALITY_TAG, _DESCRIPTION_TAG, _POSITION_TAG, _ORIENTATION_TAG)
+    return {tag: reader.GetMetaData(tag) for tag in tags if reader.HasMetaDataKey(tag)}
+
+
+def _numbers(text: str) -> NDArray[np.float64]:
+    return np.array([float(part) for part in text.split("\\")])
+
+
+def _check_slices(headers: list[dict[str, str]], name: str) -> None:
+    """Raise VolumeError unless the slices are evenly stacked along their normal."""
+    if len(headers) < 2 or any(_POSITION_TAG not in h or _ORIENTATION_TAG not in h for h in headers):
+        return
+    orientation = _numbers(headers[0][_ORIENTATION_TAG])
+    normal = np.cross(orientation[:3], orientation[3:])
+    positions = np.array([_numbers(h[_POSITION_TAG]) for h in headers])
+    steps = np.diff(positions, axis=0)
+    along = steps @ normal
+    distance = float(np.median(np.abs(along)))
+    if (np.abs(along) < 1e-3).any():
+        raise VolumeError(
+            f"The DICOM series in “{name}” holds several images at the same place (several phases or times).",
+            "Choose a folder with a single phase.",
+        )
+    if (np.abs(np.abs(along) - distance) > _UNEVEN * distance).any():
+        raise VolumeError(
+            f"Slices are missing from the DICOM series in “{name}”: their distances differ.",
+            "Export the complete series again.",
+        )
+    sideways = positions[-1] - positions[0] - (positions[-1] - positions[0]) @ normal * normal
+    if np.linalg.norm(sideways) > _TILT * distance * len(steps):
+        raise VolumeError(
+            f"The DICOM series in “{name}” was taken with a tilted gantry: its axes are not at right angles.",
+            "Load it in 3D Slicer, which corrects the tilt, and harden that correction first.",
+        )

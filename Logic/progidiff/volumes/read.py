@@ -1,0 +1,240 @@
+"""Reading medical images in the formats people have."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from progidiff.errors import VolumeError
+from progidiff.volumes import nifti
+from progidiff.volumes.check import check_affine, check_voxels
+from progidiff.volumes.conversion import affine_of, array_from_image, simpleitk
+from progidiff.volumes.dicom import MODALITY_TAG, is_dicom, read_largest_series
+from progidiff.volumes.volume import Modality, Volume
+
+_NIFTI = (".nii", ".nii.gz")
+_ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
+_DICOM = (".dcm", ".dicom", ".ima")
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
+READABLE = (*_NIFTI, *_ITK, *_DICOM)
+_SUPPORTED = "Use NIfTI (.nii, .nii.gz), NRRD, MHA/MHD or a folder of DICOM slices."
+# SimpleITK's rounding moves an entry of the matrix by less than this share of a voxel edge; a larger
+# difference means that it took the position from the file's other matrix, the qform.
+_MAX_DRIFT = 0.02
+
+_stderr_lock = threading.Lock()
+
+
+def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -> Volume:
+    """Read a 3D image from a NIfTI, NRRD, MHA/MHD or DICOM file, or from a folder with a DICOM series.
+
+    A 2D grey image in one of these formats becomes a volume of one slice, a 4D one is accepted if it
+    has a single time point. Of several series in a folder the one with most slices is read, which
+    `metadata["note"]` then says.
+
+    Args:
+        path: file or folder.
+        allow_constant: accept an image whose voxels are all the same, as an empty label map is.
+
+    Returns:
+        Volume with the file's dtype (scaled values are float), affine in RAS mm, and the modality if
+        DICOM tags tell it.
+
+    Raises:
+        VolumeError: missing, empty, truncated or unreadable file; unsupported format; colour, 4D or
+            empty image; NaN/Inf or constant voxels; bad spacing; singular or sheared matrix.
+    """
+    path = Path(path).expanduser()
+    try:
+        volume = _read_folder(path) if path.is_dir() else _read_file(path)
+    except OSError as error:
+        raise VolumeError(
+            f"“{path.name}” cannot be read: {error.strerror or error}.", "Check its permissions."
+        ) from error
+    check_voxels(volume.array, volume.name, allow_constant=allow_constant)
+    return volume
+
+
+def read_label(path: str | os.PathLike[str]) -> Volume:
+    """Read a label map: as `read_volume`, but it may be empty, and its numbers become integers.
+
+    Returns:
+        Volume of uint8 where the labels fit, otherwise int32.
+
+    Raises:
+        VolumeError: as `read_volume`, or voxels that are not whole numbers.
+    """
+    volume = read_volume(path, allow_constant=True)
+    whole = np.rint(volume.array)
+    if volume.array.dtype.kind == "f" and np.abs(volume.array - whole).max() > 1e-3:
+        raise VolumeError(
+            f"“{volume.name}” is not a label map: its voxels are not whole numbers.",
+            "Choose the file with the segmentation.",
+        )
+    fits = whole.min() >= 0 and whole.max() <= 255
+    return replace(volume, array=whole.astype(np.uint8 if fits else np.int32))
+
+
+def volume_name(path: Path) -> str:
+    """The file's name without its extension, also a double one."""
+    name = path.name
+    for suffix in sorted(READABLE, key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)] or name
+    return name
+
+
+def _read_folder(path: Path) -> Volume:
+    with _no_chatter(), _readable_errors(path):
+        image, modality, metadata = read_largest_series(path)
+    return _as_volume(image, path.name, modality, metadata)
+
+
+def _read_file(path: Path) -> Volume:
+    if not path.exists():
+        raise VolumeError(f"The file “{path}” does not exist.", "Check the path.")
+    if path.stat().st_size == 0:
+        raise VolumeError(f"The file “{path.name}” is empty.", "Copy or export it again.")
+    kind = next((suffix for suffix in READABLE if path.name.lower().endswith(suffix)), "")
+    if kind in _NIFTI:
+        return _read_nifti(path)
+    if kind in _ITK:
+        _check_written_spacing(path)
+    elif not is_dicom(path):
+        what = "a 2D picture" if path.suffix.lower() in _PICTURES else "of a kind that is not supported"
+        raise VolumeError(f"“{path.name}” is {what}, not a 3D scan.", _SUPPORTED)
+    with _no_chatter(), _readable_errors(path):
+        image = simpleitk().ReadImage(str(path))
+    modality = image.GetMetaData(MODALITY_TAG).strip() if image.HasMetaDataKey(MODALITY_TAG) else ""
+    return _as_volume(image, volume_name(path), modality, {"format": path.suffix.lstrip(".").lower()})
+
+
+def _read_nifti(path: Path) -> Volume:
+    header = nifti.read_header(path)
+    if any(not math.isfinite(step) or step <= 0 for step in header.pixdim[: len(header.shape)]):
+        raise _bad_spacing(path)
+    if header.sform is not None:
+        check_affine(header.sform, path.name)
+    nifti.check_complete(path, header)
+    with _no_chatter(), _readable_errors(path), _tolerant_sform():
+        image = simpleitk().ReadImage(str(path))
+    volume = _as_volume(image, volume_name(path), "", {"format": "NIfTI"})
+    # SimpleITK turns a matrix that is slightly off right angles into a rotation; the result has to lie
+    # on the file's own grid.
+    if header.sform is not None:
+        drift = _MAX_DRIFT * np.abs(header.sform[:3, :3]).max()
+        if len(header.shape) == 2 or np.allclose(volume.affine, header.sform, rtol=0, atol=drift):
+            volume = replace(volume, affine=header.sform)
+    return volume
+
+
+def _as_volume(image: Any, name: str, modality: str, metadata: dict[str, str]) -> Volume:
+    """A SimpleITK image of any dimension as a volume, or VolumeError if it is not one grey 3D image."""
+    sitk = simpleitk()
+    components = image.GetNumberOfComponentsPerPixel()
+    if components != 1:
+        raise VolumeError(
+            f"“{name}” is a colour or vector image with {components} values a voxel.",
+            "Choose a grey CT or MR image.",
+        )
+    size = image.GetSize()
+    if any(n > 1 for n in size[3:]):
+        raise VolumeError(
+            f"“{name}” has {len(size)} dimensions ({' × '.join(map(str, size))}).",
+            "Choose or export a single 3D time point.",
+        )
+    while image.GetDimension() > 3:
+        image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
+    if image.GetDimension() == 2:
+        image = sitk.JoinSeries([image])
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise VolumeError(f"The voxels of “{name}” are complex numbers.", "Choose the magnitude image.")
+    affine = affine_of(image)
+    check_affine(affine, name)
+    known: Modality = "CT" if modality == "CT" else "MR" if modality == "MR" else "unknown"
+    if modality:
+        metadata["modality"] = modality
+    return Volume(array_from_image(image), affine, known, name, metadata)
+
+
+def _bad_spacing(path: Path) -> VolumeError:
+    return VolumeError(
+        f"The voxel spacing of “{path.name}” is zero, negative or not a number.",
+        "Repair the spacing in the header, or export the scan again from the original DICOM files.",
+    )
+
+
+def _check_written_spacing(path: Path) -> None:
+    """Raise VolumeError for a bad spacing in a text header, which SimpleITK would quietly turn around."""
+    with path.open("rb") as file:
+        lines = file.read(8192).split(b"\n")
+    for line in lines:
+        key, separator, value = line.decode("ascii", "replace").replace("=", ":").partition(":")
+        if key.strip().lower() in ("elementdatafile", ""):
+            return
+        if separator and key.strip().lower() in ("elementspacing", "spacings"):
+            try:
+                steps = [float(word) for word in value.split()]
+            except ValueError:
+                raise _bad_spacing(path) from None
+            if any(not math.isfinite(step) or step <= 0 for step in steps):
+                raise _bad_spacing(path)
+
+
+@contextmanager
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Turn SimpleITK's exceptions into VolumeErrors that a user can act on."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error).lower()
+        if "spacing" in text:
+            raise _bad_spacing(path) from error
+        if "direction" in text or "orthonormal" in text:
+            raise VolumeError(
+                f"The position matrix of “{path.name}” is singular or sheared.",
+                "Repair the header, or export the scan again from the original DICOM files.",
+            ) from error
+        raise VolumeError(
+            f"“{path.name}” cannot be read: it is damaged, incomplete or not the kind its name says.",
+            "Copy or export the file again.",
+        ) from error
+
+
+@contextmanager
+def _tolerant_sform() -> Iterator[None]:
+    """Let SimpleITK read matrices that are not perfectly orthonormal; shear was refused before."""
+    name = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _no_chatter() -> Iterator[None]:
+    """Keep what the C++ readers print on stderr from the user, who gets a sentence instead."""
+    simpleitk()
+    with _stderr_lock:
+        saved = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
