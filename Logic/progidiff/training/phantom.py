@@ -58,10 +58,10 @@ def _pose(
     """Random size, tilt, field of view and elastic deformation."""
     size = np.exp(rng.normal(0, 0.07)) * np.exp(rng.normal(0, 0.03, 3))
     tilt = rotation(*rng.normal(0, [2.0, 2.0, 3.0]))
-    middle = np.array([0.0, -22.0, 52.0]) + rng.normal(0, [6, 8, 14])
+    middle = np.array([0.0, -22.0, 45.0]) + rng.normal(0, [6, 8, 14])
     if rng.random() < 0.12:  # a short or displaced field of view
         middle[2] += rng.choice([-1, 1]) * rng.uniform(40, 80)
-    return Space(rng, shape, spacing, middle, tilt / size, deformation=(5.0, 5.0, 5.0))
+    return Space(rng, shape, spacing, middle=middle, pose=tilt / size, deformation=(6.0, 6.0, 6.0))
 
 
 def _label_map(layers: list[Layer], shape: tuple[int, int, int]) -> NDArray[np.uint8]:

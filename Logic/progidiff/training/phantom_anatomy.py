@@ -155,23 +155,25 @@ def _body_wall(body: Anatomy) -> None:
     upper = np.clip((z - 60) / 120, 0, 1)
     half_width = np.float32(140) - 22 * upper**2
     front, back = np.float32(body.vary(98, 8)), np.float32(90)
-    v = (y + 25) / np.where(y < -25, front, back)
-    u = x / half_width
+    u, v = x / half_width, (y + 25) / np.where(y < -25, front, back)
     u2, v2 = u * u, v * v
     level = np.sqrt(np.sqrt(u2 * u2 + np.float32(1.3) * u2 * v2 + v2 * v2))
     radial = np.sqrt(x * x + (y + 25) ** 2) * (1 - 1 / np.maximum(level, 1e-3))
-    body.cavity = np.where(level < 0.05, np.float32(-80), radial)
+    hull = np.where(level < 0.05, np.float32(-80), radial)
+    behind = np.sqrt((x / 60) ** 2 + ((y - 62) / 32) ** 2)  # spine and back muscles bulge into the cavity
+    body.cavity = smooth_intersection(hull, 32 * (1 - behind), 12.0)
     rectus = 7 * np.exp(-(((np.abs(x) - 38) / 24) ** 2)) * (y < -60)
     back_muscles = 17 * np.exp(-((x / 72) ** 4)) * np.clip((y - 20) / 20, 0, 1)
     wall = np.float32(body.vary(8.5, 1.2)) + rectus.astype(np.float32) + back_muscles + 0.8 * body.bumps[1]
     fatness = float(np.clip(body.rng.gamma(2.6, 6.5), 4, 42))
-    pad = fatness * (1 + 0.25 * v + 0.15 * np.abs(u)) + 1.5 * body.bumps[0]
-    skin = body.cavity - wall - np.maximum(pad, 3).astype(np.float32)
+    pad = np.maximum(fatness * (1 + 0.25 * v + 0.15 * np.abs(u)) + 0.8 * body.bumps[0], 3)
+    skin = hull - wall - pad
     everything = body.space.everything
     body.paint("skin", Shape(everything, skin))
     body.paint("fat", Shape(everything, skin), inset=2.0)
-    body.paint("muscle", Shape(everything, body.cavity - wall))
-    body.paint("wall_fat", Shape(everything, np.abs(body.cavity - 0.45 * wall) - 0.5 + 0.8 * body.bumps[1]))
+    body.paint("muscle", Shape(everything, hull - wall))
+    septa = np.abs(hull - 0.45 * wall) - 0.5 + 0.8 * body.bumps[1]
+    body.paint("wall_fat", Shape(everything, septa))
     body.paint("visceral_fat", Shape(everything, body.cavity))
 
 
@@ -181,7 +183,7 @@ def _lungs_and_heart(body: Anatomy) -> None:
     domes = []
     for side, top in ((-1, body.vary(138, 7)), (1, body.vary(124, 8))):
         r2 = ((x - side * 62) / 84) ** 2 + ((y + 35) / 84) ** 2
-        domes.append(np.float32(top) - 52 * r2 - 26 * np.clip((y - 10) / 50, 0, 2))
+        domes.append(np.float32(top) - 16 * r2 - 26 * r2 * r2 - 26 * np.clip((y - 10) / 50, 0, 2))
     dome = -smooth_union(-domes[0], -domes[1], 18.0) + 2 * body.bumps[0]
     above = (dome - z) * np.float32(0.75)
     body.paint("diaphragm", Shape(body.space.everything, np.maximum(above - 3.5, body.cavity)))
@@ -211,7 +213,7 @@ def _crop(shape: Shape, box: Box) -> Array:
     """The shape's distance on another box, far outside where it is unknown."""
     out = np.full([s.stop - s.start for s in box], 30, np.float32)
     common = [
-        slice(max(a.start, b.start), max(max(a.start, b.start), min(a.stop, b.stop)))
+        slice(max(a.start, b.start), max(a.start, b.start, min(a.stop, b.stop)))
         for a, b in zip(shape.box, box, strict=True)
     ]
     here = tuple(slice(c.start - b.start, c.stop - b.start) for c, b in zip(common, box, strict=True))
@@ -234,7 +236,7 @@ def _spine(body: Anatomy) -> NDArray:
     size = body.factor(0.06)
     rx, ry = size * np.array([25, 25, 23, 21, 18, 17.0]), size * np.array([18, 18, 17, 16, 15, 15.0])
     column = body.space.column(np.column_stack([path, rx, ry]))
-    x, _, z = body.space.at(column.box)
+    z = body.space.at(column.box)[2]
     phase = np.abs(((z - 12) / VERTEBRA_HEIGHT + 0.5) % 1 - 0.5) * VERTEBRA_HEIGHT  # 0 mid-body, 15 mid-disc
     waisted = Shape(column.box, column.distance + 2.2 * np.clip(1 - phase / 11, 0, 1))
     disc = np.maximum(column.distance + 0.5, 11.5 - phase)
@@ -317,6 +319,7 @@ def _back_muscles(body: Anatomy, spine: NDArray) -> None:
         )
         rows[:, 3:] *= bulk
         erector = body.roughen(body.space.column(rows), medium=1.0)
+        body.paint("wall_fat", body.carve(erector), inset=-1.5)
         body.place("muscle", erector, gap=0.2)
         psoas = [[-140, side * 46, -8, 24, 25], [-60, side * 40, -2, 18, 19], [0, side * 31, 8, 8, 13]]
         psoas += [[28, side * 27, 12, 4, 7]]
@@ -353,8 +356,7 @@ def _great_vessels(body: Anatomy) -> None:
     path = body.vary([[-19, -24, -70], [-20, -26, -20], [-21, -30, 25], [-24, -32, 70], [-25, -32, 105]], 2)
     path = np.array([[-16, -20, -110], *path, [-21, -40, 135], [-14, -50, 160]])
     cava = body.space.tube(path, size * np.array([10, 10, 10.5, 11, 12, 12, 12, 13]))
-    x, y, z = body.space.at(cava.box)
-    cava.distance = np.maximum(cava.distance, z - 150)
+    cava.distance = np.maximum(cava.distance, body.space.at(cava.box)[2] - 150)
     body.place("vena_cava", cava, "inferior_vena_cava", gap=0.5)
     for side in (-1, 1):
         iliac = body.space.tube([[4, -20, -84], [side * 18 + 2, -20, -105], [side * 34, -16, -140]], 6)
@@ -369,18 +371,18 @@ def _visceral_vessels(body: Anatomy) -> None:
     """Portal and splenic vein behind the pancreas; mesenteric, celiac and renal vessels."""
     size = body.factor(0.12)
     crossing = body.vary([-9, -50, 38], 3)
-    splenic = [[84, 0, 66], [58, -18, 56], [30, -38, 46], [10, -46, 41], crossing]
-    portal = [crossing, crossing + [-12, -3, 16], [-36, -52, 68], [-48, -50, 78]]
+    splenic = np.array([[84, 0, 66], [58, -18, 56], [30, -38, 46], [10, -46, 41], crossing])
+    portal = [crossing, crossing + np.array([-12, -3, 16]), [-36, -52, 68], [-48, -50, 78]]
     left_branch = [[-40, -52, 71], [-30, -68, 82], [-14, -80, 90]]
     for points, radii in (
-        (body.vary(splenic, 1.5), [3.2, 3.8, 4.2, 4.6, 5.5]),
+        (splenic + body.vary([0, 0, 0], 1), [3.2, 3.8, 4.2, 4.6, 5.5]),
         (np.array(portal), [6.5, 7.0, 7, 5.5]),
         (np.array(left_branch), [5, 4.5, 3.5]),
     ):
         vein = body.space.tube(points, size * np.array(radii))
         body.place("portal_vein", vein, "portal_and_splenic_vein", gap=0.2)
-    tubes = [
-        ("portal_vein", [crossing, crossing + [0, -6, -22], [-8, -60, -40], [-10, -62, -100]], 5.2),
+    tubes: list[tuple[str, list, float]] = [
+        ("portal_vein", [crossing, crossing + np.array([0, -6, -22]), [-8, -60, -40], [-10, -62, -100]], 5.2),
         ("artery", [[5, -27, 26], [4, -42, 14], [4, -54, -12], [2, -60, -60], [0, -62, -100]], 3.6),
         ("artery", [[5, -26, 44], [5, -44, 48]], 3.8),
         ("artery", [[5, -44, 48], [-14, -56, 50], [-34, -56, 58]], 2.6),
@@ -444,10 +446,10 @@ def _adrenals(body: Anatomy) -> None:
     """Thin glands of a body and two limbs: linear to Y-shaped behind the cava, λ-shaped on the left."""
     thick = body.factor(0.15)
     right, left = body.vary([-33, -16, 56], 2), body.vary([28, -24, 48], 2)
-    _adrenal(
-        body, "right_adrenal_gland", right, [[0, 0], [-2, 12], [-7, 26], [2, 25]], 2.5 * thick, (-13, 15)
-    )
-    _adrenal(body, "left_adrenal_gland", left, [[0, 0], [3, 7], [-1, 21], [12, 18]], 2.9 * thick, (-17, 16))
+    arms: list[list[float]] = [[0, 0], [-2, 12], [-7, 26], [2, 25]]
+    _adrenal(body, "right_adrenal_gland", right, arms, half_thickness=2.5 * thick, span=(-13, 15))
+    arms = [[0, 0], [3, 7], [-1, 21], [12, 18]]
+    _adrenal(body, "left_adrenal_gland", left, arms, half_thickness=2.9 * thick, span=(-17, 16))
 
 
 def _adrenal(
@@ -455,6 +457,7 @@ def _adrenal(
     name: str,
     apex: NDArray,
     arms: list[list[float]],
+    *,
     half_thickness: float,
     span: tuple[int, int],
 ) -> None:
@@ -529,19 +532,19 @@ def _pancreas(body: Anatomy) -> None:
 
 def _stomach(body: Anatomy) -> None:
     """Fundus under the left dome, body, antrum across the midline; wall, contents and an air level."""
-    fill = body.factor(0.22)
+    fill = 1.08 * body.factor(0.2)
     line = [
-        [62, -4, 98],
-        [66, -20, 80],
-        [66, -52, 58],
-        [56, -82, 36],
-        [30, -96, 20],
-        [2, -92, 18],
+        [62, -27, 102],
+        [66, -46, 84],
+        [65, -66, 60],
+        [54, -86, 38],
+        [30, -98, 20],
+        [2, -94, 18],
         [-22, -80, 26],
     ]
     radii = np.array([28, 34, 31, 27, 21, 16, 9]) * np.array([fill] * 5 + [min(fill, 1.1)] * 2)
     stomach = body.space.tube(body.vary(line, 4) + body.vary(np.zeros(3), 4), radii)
-    cardia = body.space.tube([[30, -27, 98], [46, -22, 96]], [9, 14])
+    cardia = body.space.tube([[30, -28, 98], [46, -28, 97]], [9, 14])
     stomach.distance = smooth_union(stomach.distance, _crop(cardia, stomach.box), 8.0)
     stomach = body.inside(body.roughen(stomach, broad=2.5, medium=1.0), 3)
     stomach = body.place("stomach_wall", stomach, "stomach", gap=0.6)
@@ -557,39 +560,43 @@ def _liver(body: Anatomy) -> None:
     """A large right and a tapering left lobe under the diaphragm, moulded by what lies below it."""
     size = body.factor(0.05)
     shift = body.vary([0, 0, 0], 4)
-    low = np.array([-150, -140, -110]) + shift
-    box = body.space.box(low, np.array([110, 75, 150]) + shift)
+
+    def at(x: float, y: float, z: float) -> NDArray:
+        return shift + np.array([x, y, z])
+
+    box = body.space.box(at(-150, -140, -110), at(120, 75, 150))
     xyz = body.space.at(box)
-    right = ellipsoid_distance(xyz, shift + [-72, -30, 62], size * np.array([84, 92, 98]))
-    left_tip = body.vary(22, 16)
-    left = ellipsoid_distance(xyz, shift + [left_tip - 20, -84, 96], size * np.array([72, 40, 40]))
-    liver = smooth_union(right, left, 30.0)
-    tip = shift + [-118, -48, body.vary(-38, 16)]
-    hilum = shift + [-36, -46, 52]
-    visceral = _plane(xyz, hilum, tip, towards=[0.10, 0.72, -0.70])
-    medial = _plane(xyz, shift + [-30, -20, 90], shift + [-30, -20, 200], towards=[0.72, 0.69, 0.0])
-    liver = smooth_intersection(liver, visceral, 26.0)
-    liver = smooth_intersection(liver, medial, 18.0)
-    ligament = (
-        _plate(xyz[0], xyz[1], np.array([-20.0, -150]), np.array([-17.0, -84]))
-        - 2.5
-        + np.clip(xyz[2] - 70, -6, 60)
+    right = ellipsoid_distance(xyz, at(-72, -30, 62), size * np.array([84, 92, 98]))
+    tip = at(-118, -48, float(body.vary(-40, 16)))
+    right = smooth_intersection(right, _plane(xyz, at(-34, -46, 48), tip, (0.55, 0.3, -0.75)), 26.0)
+    right = smooth_intersection(right, _plane(xyz, at(-28, -8, 90), at(-28, -8, 200), (0.85, 0.5, 0.0)), 18.0)
+    left = ellipsoid_distance(xyz, at(float(body.vary(2, 14)), -84, 92), size * np.array([72, 40, 44]))
+    left = smooth_intersection(
+        left, _plane(xyz, at(-20, -60, 62), at(-60, -50, 40), (0.1, 0.65, -0.75)), 16.0
     )
-    liver = np.maximum(liver, -ligament)
-    shape = body.inside(body.roughen(Shape(box, liver.astype(np.float32)), broad=2.5, medium=0.7), 1.0)
+    liver = smooth_union(right, left, 26.0)
+    liver = np.maximum(liver, -_fissure(xyz))
+    shape = body.inside(body.roughen(Shape(box, liver), broad=2.5, medium=0.7), 1.0)
     shape = body.place("liver", shape, "liver", gap=0.3)
     _liver_vessels(body, shape, shift)
     _liver_lesions(body, shape)
 
 
-def _plane(xyz: tuple[Array, Array, Array], a: ArrayLike, b: ArrayLike, towards: ArrayLike) -> Array:
+def _fissure(xyz: tuple[Array, Array, Array]) -> Array:
+    """The fat-filled cleft of the round ligament, opening to the front below."""
+    cleft = _plate(xyz[0], xyz[1], np.array([-24.0, -150]), np.array([-21.0, -90]))
+    return cleft - 2.5 + np.clip(xyz[2] - 62, -6, 60) * np.float32(0.4)
+
+
+def _plane(
+    xyz: tuple[Array, Array, Array], a: NDArray, b: NDArray, towards: tuple[float, float, float]
+) -> Array:
     """Signed distance to the plane through a and b whose outward side is as near `towards` as can be."""
-    a, along = np.asarray(a, float), np.asarray(b, float) - np.asarray(a, float)
-    along /= np.linalg.norm(along)
-    normal = np.asarray(towards, float)
-    normal = normal - along * (normal @ along)
-    normal = (normal / np.linalg.norm(normal)).astype(np.float32)
-    return sum((c - np.float32(m)) * n for c, m, n in zip(xyz, a, normal, strict=True))
+    along = (b - a) / np.linalg.norm(b - a)
+    normal = np.array(towards) - along * (np.array(towards) @ along)
+    nx, ny, nz = (normal / np.linalg.norm(normal)).astype(np.float32)
+    x, y, z = (c - np.float32(m) for c, m in zip(xyz, a, strict=True))
+    return x * nx + y * ny + z * nz
 
 
 def _liver_vessels(body: Anatomy, liver: Shape, shift: NDArray) -> None:
@@ -607,10 +614,12 @@ def _liver_vessels(body: Anatomy, liver: Shape, shift: NDArray) -> None:
     for tissue, points, radius in trunks:
         line = body.vary(np.asarray(points, float), 3) + shift
         line[0] -= shift
-        _branch(body, liver, tissue, line, radius, depth=0)
+        _branch(body, liver, tissue, line, radius=radius)
 
 
-def _branch(body: Anatomy, liver: Shape, tissue: str, line: NDArray, radius: float, depth: int) -> None:
+def _branch(
+    body: Anatomy, liver: Shape, tissue: str, line: NDArray, *, radius: float, depth: int = 0
+) -> None:
     vessel = body.space.tube(line, np.linspace(radius, radius * 0.45, len(line)), 3)
     body.paint(tissue, Shape(vessel.box, np.maximum(vessel.distance, _crop(liver, vessel.box) + 2.5)))
     if depth == 2:
@@ -622,7 +631,7 @@ def _branch(body: Anatomy, liver: Shape, tissue: str, line: NDArray, radius: flo
         heading = onward / np.linalg.norm(onward) + 1.1 * _unit(body.rng)
         heading *= length / np.linalg.norm(heading)
         twig = np.array([start, start + heading / 2 + body.vary(np.zeros(3), 3), start + heading])
-        _branch(body, liver, tissue, twig, radius * 0.6, depth + 1)
+        _branch(body, liver, tissue, twig, radius=radius * 0.6, depth=depth + 1)
 
 
 def _liver_lesions(body: Anatomy, liver: Shape) -> None:
@@ -642,7 +651,7 @@ def _spleen(body: Anatomy) -> None:
     center = body.vary([104, 10, 62], 4)
     outer = body.space.ellipsoid(center, size * np.array([34, 58, 56]), rotation(about_x=-22, about_z=18))
     hilum = ellipsoid_distance(
-        body.space.at(outer.box), center + [-36, -16, -6], size * np.array([42, 60, 62])
+        body.space.at(outer.box), center - np.array([42, 16, 6]), size * np.array([42, 60, 62])
     )
     spleen = smooth_intersection(outer.distance, -hilum, 12.0)
     shape = body.inside(body.roughen(Shape(outer.box, spleen), broad=2.0, medium=0.5), 1.0)
@@ -674,9 +683,17 @@ def _colon(body: Anatomy) -> None:
     rng = body.rng
     sag = rng.uniform(-45, 5)
     line = np.array(
-        [[-104, -18, -150], [-106, -14, -80], [-104, -28, -40], [-92, -62, -24], [-60, -98, -18 + sag / 2]]
-        + [[-10, -108, sag], [40, -104, sag / 2 + 5], [84, -78, 22], [106, -34, 38], [112, 0, 14]]
-        + [[112, 10, -40], [108, 6, -150]],
+        [
+            *(
+                [-104, -18, -150],
+                [-106, -14, -80],
+                [-104, -28, -40],
+                [-92, -62, -24],
+                [-60, -98, sag / 2 - 18],
+            ),
+            *([-10, -108, sag], [40, -104, sag / 2 + 5], [84, -78, 22], [106, -34, 38], [112, 0, 14]),
+            *([112, 10, -40], [108, 6, -150]),
+        ],
         float,
     )
     line = body.vary(line, 5)
@@ -685,7 +702,7 @@ def _colon(body: Anatomy) -> None:
     gut = body.inside(body.roughen(gut, medium=2.2, fine=1.0), 2)
     gut = body.place("bowel_wall", gut, gap=0.6)
     body.paint("stool", gut, inset=2.4)
-    _, y, z = body.space.at(gut.box)
+    y = body.space.at(gut.box)[1]
     gas_level = -85 + 12 * body.bumps[0][gut.box] + (20 if rng.random() < 0.5 else 0)
     gas = np.maximum(gut.distance + 2.6, np.minimum(y - gas_level, 1.8 - 2.0 * body.bumps[1][gut.box]))
     body.paint("air", Shape(gut.box, gas))

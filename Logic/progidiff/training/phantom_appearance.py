@@ -25,7 +25,7 @@ CT_TISSUES: dict[str, tuple[float, float, float, float, float]] = {
     "muscle": (52, 55, 60, 6, 7),
     "diaphragm": (45, 55, 60, 6, 5),
     "bone": (520, 520, 540, 110, 90),
-    "marrow": (170, 175, 185, 45, 40),
+    "marrow": (150, 155, 165, 40, 45),
     "cartilage": (105, 105, 110, 20, 12),
     "disc": (85, 85, 90, 12, 8),
     "cerebrospinal_fluid": (12, 12, 15, 5, 4),
@@ -126,7 +126,7 @@ def paint_ct(
         values["liver"] = (values["liver"][0] - rng.uniform(15, 45), values["liver"][1])
     if rng.random() < 0.2:  # positive oral contrast
         values["stomach_content"] = (rng.uniform(120, 320), 25)
-    image = _compose(rng, layers, values, shape, spacing, outside=AIR_HU)
+    image = _compose(rng, layers, values, shape, spacing=spacing, outside=AIR_HU)
     image = _point_spread(rng, image)
     return image + _ct_noise(rng, shape, spacing)
 
@@ -143,7 +143,7 @@ def paint_mr(
         if tissue not in ("air", "lung", "bone", "calcification"):
             value = (1 - wildness) * value * np.exp(0.1 * _jitter(rng)) + wildness * rng.uniform(0.05, 1)
         values[tissue] = (float(value), 0.05 * float(value) + 0.005)
-    image = _compose(rng, layers, values, shape, spacing, outside=0.0)
+    image = _compose(rng, layers, values, shape, spacing=spacing, outside=0.0)
     image = _point_spread(rng, image)
     image *= bias_field(rng, shape, spacing)
     noise = rng.uniform(0.01, 0.06)
@@ -161,6 +161,7 @@ def _compose(
     layers: Iterable[Layer],
     values: dict[str, tuple[float, float]],
     shape: tuple[int, int, int],
+    *,
     spacing: Array,
     outside: float,
 ) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 Box = tuple[slice, slice, slice]
 
 REACH_MM = 7.0
@@ -69,6 +69,7 @@ class Space:
         rng: np.random.Generator,
         shape: tuple[int, int, int],
         spacing: tuple[float, float, float],
+        *,
         middle: ArrayLike,
         pose: ArrayLike,
         deformation: Sequence[float] = (0.0, 0.0, 0.0),
@@ -84,7 +85,7 @@ class Space:
             i, j, k = (row[a] * index[a] for a in range(3))
             field = i[:, None, None] + j[None, :, None] + (k + start)[None, None, :]
             if deformation[axis] > 0:
-                wave = np.clip(smooth_noise(rng, shape, spacing, 110.0), -2, 2)
+                wave = np.clip(smooth_noise(rng, shape, spacing, 170.0), -2, 2)
                 field = field + np.float32(deformation[axis]) * wave
                 self.shift[axis] = 2 * deformation[axis]
             self.coordinates.append(field)
@@ -125,9 +126,8 @@ class Space:
         for a, b, ra, rb in zip(line[:-1], line[1:], radius[:-1], radius[1:], strict=True):
             low = np.minimum(a - ra, b - rb)
             piece = _overlap(self.box(low, np.maximum(a + ra, b + rb)), box)
-            x, y, z = self.at(piece)
             part = distance[_within(piece, box)]
-            np.minimum(part, _capsule_distance(x, y, z, a, b, ra, rb), out=part)
+            np.minimum(part, _capsule_distance(self.at(piece), (a, b), (ra, rb)), out=part)
         return Shape(box, distance)
 
     def column(self, path: ArrayLike, low: float | None = None, high: float | None = None) -> Shape:
@@ -177,18 +177,21 @@ def spline(points: ArrayLike, radii: ArrayLike, pieces: int) -> tuple[NDArray, N
     return CubicSpline(knots, points)(steps), np.interp(steps, knots, radii)
 
 
-def _capsule_distance(x: Array, y: Array, z: Array, a: NDArray, b: NDArray, ra: float, rb: float) -> Array:
-    a, axis = a.astype(np.float32), (b - a).astype(np.float32)
+def _capsule_distance(
+    xyz: tuple[Array, Array, Array], ends: tuple[NDArray, NDArray], radii: tuple[float, float]
+) -> Array:
+    """Distance to a rod with round ends whose radius changes from one end to the other."""
+    a, axis = ends[0].astype(np.float32), (ends[1] - ends[0]).astype(np.float32)
     length2 = max(float(axis @ axis), 1e-6)
-    x, y, z = x - a[0], y - a[1], z - a[2]
+    x, y, z = (c - m for c, m in zip(xyz, a, strict=True))
     along = np.clip((x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(length2), 0, 1)
     x, y, z = x - along * axis[0], y - along * axis[1], z - along * axis[2]
-    return np.sqrt(x * x + y * y + z * z) - (np.float32(ra) + along * np.float32(rb - ra))
+    return np.sqrt(x * x + y * y + z * z) - (np.float32(radii[0]) + along * np.float32(radii[1] - radii[0]))
 
 
 def _overlap(a: Box, b: Box) -> Box:
     i, j, k = (
-        slice(max(p.start, q.start), max(max(p.start, q.start), min(p.stop, q.stop)))
+        slice(max(p.start, q.start), max(p.start, q.start, min(p.stop, q.stop)))
         for p, q in zip(a, b, strict=True)
     )
     return i, j, k
