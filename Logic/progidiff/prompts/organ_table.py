@@ -90,11 +90,13 @@ class Group:
     name: str
     organs: tuple[str, ...]
     synonyms: Mapping[str, tuple[str, ...]]
+    adjectives: tuple[str, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """All that a prompt may call it, without repetition."""
-        return tuple(dict.fromkeys(name for names in self.synonyms.values() for name in names))
+        by_language = [name for names in self.synonyms.values() for name in names]
+        return tuple(dict.fromkeys([*by_language, *self.adjectives]))
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class OrganTable:
 
 def name_key(name: str) -> str:
     """Only the letters and digits of a name, in lower case and without accents."""
-    folded = unicodedata.normalize("NFKD", name.casefold().translate(_LIGATURES))
+    folded = unicodedata.normalize("NFKD", name).casefold().translate(_LIGATURES)
     return "".join(character for character in folded if character.isalnum())
 
 
@@ -191,7 +193,13 @@ def _organ(entry: dict[str, Any]) -> Organ:
 
 
 def _group(entry: dict[str, Any]) -> Group:
-    return Group(entry["id"], entry["name"], tuple(entry["organs"]), _names_by_language(entry["synonyms"]))
+    return Group(
+        id=entry["id"],
+        name=entry["name"],
+        organs=tuple(entry["organs"]),
+        synonyms=_names_by_language(entry["synonyms"]),
+        adjectives=tuple(entry["adjectives"]),
+    )
 
 
 def _names_by_language(synonyms: dict[str, list[str]]) -> dict[str, tuple[str, ...]]:

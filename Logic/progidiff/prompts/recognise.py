@@ -1,0 +1,235 @@
+"""A prompt as a row of tokens: which words name organs, give a side, join, exclude, or say nothing.
+
+The longest known phrase wins at every place. Misspelt organ names are accepted within strict limits, so
+that no word of another meaning is ever taken for an organ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from rapidfuzz.distance import OSA
+
+from progidiff.prompts import vocabulary
+from progidiff.prompts.organ_table import name_key, name_keys, organ_table
+
+Kind = Literal[
+    "organs",  # value: ids of the organs named; right and left of a pair where the word gives no side
+    "side before",  # value: the side; stands before its noun
+    "side after",
+    "all",
+    "and",
+    "break",
+    "except",
+    "but",
+    "command",
+    "filler",
+    "other",  # a structure that cannot be segmented
+    "unknown",
+]
+
+_LONGEST_PHRASE = 6
+_PIECES = re.compile(
+    r"(?P<elision>(?<!\w)(?:[cdjlmnst]|qu)['’](?=\w))"
+    r"|(?P<word>[^\W_]+(?:['’]t\b)?)"
+    r"|(?P<also>[&+])"
+    r"|(?P<break>[,;:/|•·()\[\]{}\n，、。；]|[.?!](?=\s|$))",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a word or phrase means; an adjective needs a noun that is not another structure's."""
+
+    kind: Kind
+    value: tuple[str, ...] = ()
+    adjective: bool = False
+
+
+@dataclass(frozen=True)
+class Token:
+    """A recognised word or phrase and its characters `start` to `stop` of the prompt."""
+
+    entry: Entry
+    start: int
+    stop: int
+    key: str
+
+    @property
+    def kind(self) -> Kind:
+        return self.entry.kind
+
+    @property
+    def is_side(self) -> bool:
+        return self.kind in ("side before", "side after")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    group: str
+    start: int
+    stop: int
+    key: str
+
+
+def recognise(prompt: str) -> list[Token]:
+    """The tokens of a prompt, in order."""
+    pieces = [
+        _Piece(match.lastgroup or "", match.start(), match.end(), name_key(match.group()))
+        for match in _PIECES.finditer(prompt)
+    ]
+    tokens = []
+    at = 0
+    while at < len(pieces):
+        length, entry = _longest_meaning(pieces, at)
+        first, last = pieces[at], pieces[at + length - 1]
+        key = "".join(piece.key for piece in pieces[at : at + length])
+        tokens.append(Token(entry, first.start, last.stop, key))
+        at += length
+    return tokens
+
+
+def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
+    """How many pieces from `at` on belong together, and what they mean."""
+    by_group: dict[str, Kind] = {"elision": "filler", "also": "and", "break": "break"}
+    if pieces[at].group in by_group:
+        return 1, Entry(by_group[pieces[at].group])
+    words: list[str] = []
+    for piece in pieces[at : at + _LONGEST_PHRASE]:
+        if piece.group != "word":
+            break
+        words.append(piece.key)
+    for length in range(len(words), 0, -1):
+        entry = _exact(words[:length]) or _misspelt(tuple(words[:length]))
+        if entry:
+            return length, entry
+    return 1, Entry("filler" if words[0].isdigit() or not words[0] else "unknown")
+
+
+def _exact(words: list[str]) -> Entry | None:
+    key = "".join(words)
+    if len(words) > 1:
+        return _lexicon().get(key)
+    return _lexicon().get(key) or _sided_words().get(key) or _german_compound(key)
+
+
+def _german_compound(key: str) -> Entry | None:
+    for ending in vocabulary.COMPOUND_ENDINGS:
+        entry = _lexicon().get(key.removesuffix(ending)) if key.endswith(ending) else None
+        if entry and entry.kind == "organs":
+            return entry
+    return None
+
+
+def _misspelt(words: tuple[str, ...]) -> Entry | None:
+    """The one organ name of as many words that is close enough, unless another known word is as close."""
+    found: dict[Entry, int] = {}
+    for known_words, entry in _organ_names():
+        errors = _errors(words, known_words)
+        if errors is not None:
+            found[entry] = min(errors, found.get(entry, errors))
+    if not found:
+        return None
+    fewest = min(found.values())
+    nearest = {entry.value: entry for entry, errors in found.items() if errors == fewest}
+    if len(nearest) > 1 or (len(words) == 1 and _is_other_word(words[0], fewest)):
+        return None
+    return next(iter(nearest.values()))
+
+
+def _errors(words: tuple[str, ...], known_words: tuple[str, ...]) -> int | None:
+    """Typing errors between two phrases, or None where a word has too many of them."""
+    if len(words) != len(known_words):
+        return None
+    total = 0
+    for word, known in zip(words, known_words, strict=True):
+        limit = _allowed_errors(known, in_phrase=len(words) > 1)
+        errors = OSA.distance(word, known, score_cutoff=limit)
+        if errors > limit or (errors and len(known) < 8 and word[:1] != known[:1]):
+            return None
+        total += errors
+    return total if len(words) > 1 or total == 0 or len(words[0]) >= 5 else None
+
+
+def _allowed_errors(known: str, in_phrase: bool) -> int:
+    """Short names have too many neighbours in every language to be guessed on their own."""
+    if len(known) < 4 or (len(known) == 4 and not in_phrase):
+        return 0
+    return 1 if len(known) < 8 else 2
+
+
+def _is_other_word(word: str, errors: int) -> bool:
+    """Whether a word that is no organ is within as few errors."""
+    return any(
+        entry.kind == "other" and OSA.distance(word, key, score_cutoff=errors) <= errors
+        for key, entry in _lexicon().items()
+    )
+
+
+@lru_cache(maxsize=1)
+def _lexicon() -> dict[str, Entry]:
+    """All words and phrases by key. Where two meanings meet, the organ comes first."""
+    lexicon: dict[str, Entry] = {}
+    for name, entry in [*_names(), *_words()]:
+        for key in name_keys(name):
+            lexicon.setdefault(key, entry)
+    return lexicon
+
+
+def _names() -> Iterator[tuple[str, Entry]]:
+    table = organ_table()
+    for organ in table:
+        if organ.side is None:
+            for name in organ.names:
+                yield name, Entry("organs", (organ.id,), name in organ.adjectives)
+    for group in table.groups:
+        for name in group.names:
+            yield name, Entry("organs", group.organs, name in group.adjectives)
+
+
+def _words() -> Iterator[tuple[str, Entry]]:
+    for side, words in vocabulary.SIDE_BEFORE.items():
+        yield from ((word, Entry("side before", (side,))) for word in words.split())
+    for side, words in vocabulary.SIDE_AFTER.items():
+        yield from ((word, Entry("side after", (side,))) for word in words.split())
+    phrases: list[tuple[Kind, tuple[str, ...]]] = [
+        ("filler", vocabulary.PHRASES_WITHOUT_MEANING),
+        ("except", vocabulary.PHRASES_OF_EXCEPTION),
+        ("other", vocabulary.OTHER_PHRASES),
+        ("and", tuple(vocabulary.AND.split())),
+        ("except", tuple(vocabulary.EXCEPT.split())),
+        ("but", tuple(vocabulary.BUT.split())),
+        ("all", tuple(vocabulary.ALL.split())),
+        ("other", tuple(vocabulary.OTHER_STRUCTURES.split())),
+        ("command", tuple(vocabulary.COMMANDS.split())),
+        ("filler", tuple(vocabulary.FILLERS.split())),
+    ]
+    for kind, names in phrases:
+        yield from ((name, Entry(kind)) for name in names)
+
+
+@lru_cache(maxsize=1)
+def _sided_words() -> dict[str, Entry]:
+    """Names with a side written as one word ("rkid", "RightKidney"); in several words the side is a token."""
+    return {
+        key: Entry("organs", (organ.id,))
+        for organ in organ_table()
+        if organ.side
+        for name in organ.names
+        for key in name_keys(name)
+    }
+
+
+@lru_cache(maxsize=1)
+def _organ_names() -> tuple[tuple[tuple[str, ...], Entry], ...]:
+    """The organ names as words, for comparing with misspelt ones."""
+    names = {}
+    for name, entry in _names():
+        for spelling in {name, name.replace("ö", "oe")}:
+            names[tuple(name_key(word) for word in re.findall(r"[^\W_]+", spelling))] = entry
+    return tuple(names.items())

@@ -1,0 +1,131 @@
+"""The small words of a prompt in English, German, French, Spanish and Latin.
+
+What a word does in a prompt is all that is kept of it: it gives a side, joins a list, takes something
+out of it, is a structure that cannot be segmented, or says nothing about organs at all.
+"""
+
+from __future__ import annotations
+
+from progidiff.prompts.target import Side
+
+# A side that stands before its noun ("left kidney"), unless there is none ("kidney, left").
+SIDE_BEFORE: dict[Side, str] = {
+    "right": "right r rt righthand rightsided rechte rechter rechtes rechten rechtem rechtsseitige re",
+    "left": "left l lt lefthand leftsided linke linker linkes linken linkem linksseitige li",
+}
+# A side that stands after its noun ("rein gauche").
+SIDE_AFTER: dict[Side, str] = {
+    "right": "rechts droit droite droits droites derecho derecha derechos derechas dexter dextra dextrum",
+    "left": "links gauche gauches izquierdo izquierda izquierdos izquierdas sinister sinistra sinistrum",
+}
+AND = "and und et y e & + atque ac or oder ou o plus sowie also además aussi"
+EXCEPT = """
+    except excepting exclude excluding excl not dont without minus omit skip ignore
+    außer ausser ohne nicht ausgenommen sauf sans excepté pas hormis excepto sin menos salvo no praeter
+    sine non
+"""
+BUT = "but sondern sino pero mais aber sed"
+# "All" is everything only where nothing else is named: "all of the liver" is the liver.
+ALL = "all every each alle sämtliche tout tous toute toutes todo todos toda todas omnes"
+
+COMMANDS = """
+    segment segmenting segmented outline outlining delineate contour contoured extract find show mark
+    highlight locate isolate label draw annotate trace mask identify get give make create compute
+    generate detect produce
+    segmentiere segmentieren segmentier zeige zeig zeigen markiere markieren umrande umranden einfärben
+    suche finde einzeichnen segmente segmenter segmentez montre montrez montrer trouver trouve délimiter
+    cherche marquer
+    segmenta segmentar segmente muestra mostrar encuentra marca marcar monstra monstretur delimitar
+"""
+FILLERS = """
+    a an the this that these those my your our its their his her of in on at for from with to by as into
+    around over me you i we us it he she they is are was be been am do does did can could would should
+    will shall may must please pls plz kindly pleese thanks thank hi hello hey dear now here there where
+    what which how who when why if so then only just both bilateral pair entire whole complete
+    completely full fully exactly exact precise total single one ones two side sided sides let lets like
+    want need needs looking look see try have has help go big large small enlarged normal segmentation
+    segmentations masks outlines contours annotation annotations region regions volume volumes boundary
+    boundaries label labels map maps labelmap organ organs structure structures target targets part
+    parts pixels voxels belong belongs area tissue tissues parenchyma volumetry shape surface scan scans
+    image images ct mr mri t1 t2 spir dixon hu 3d 2d cta tac irm pet series slice slices dicom abdomen
+    abdominal upper lower patient patients case phase venous arterial portovenous delayed contrast
+    enhanced colour color lie lies located alright okay ok again first second next finally too together
+    way quickly fast asap automatically accurately carefully nicely well good great best job up out name
+    named called
+    der die das den dem des ein eine einen einem einer bitte im in am auf aus von vom zu zur zum mir
+    mich ich wir sie uns er es ist sind wo was wie brauche möchte können könnten könntest kannst mögen
+    gerne mal nur beide beiden beider ganze ganzen ganzes gesamte gesamten komplett segmentierung
+    segmentierungen maske masken kontur konturen umriss volumen organe gewebe bild bilder danke hier
+    jetzt dieser diese dieses diesem diesen lieber leben für mit
+    le la les l un une des du de d au aux dans sur pour avec ce cet cette ces je tu nous vous veuillez s
+    il te plaît plait sil merci moi où est sont pourriez pouvez peux voudrais deux seulement entier
+    entière segmentation masque contour scanner organe organes image ici bien que se
+    el los las unos unas del al en con por para favor porfavor este esta estos estas quiero quisiera ver
+    dónde está están necesito puede puedes podría ambos ambas dos solo sólo entero entera completo
+    completa segmentación máscara contorno órgano órganos imagen gracias aquí lo me
+    ubi quaeso segmentatio totum tota uterque ambo organum organa
+    male female man woman adult child year years old yo very much more most pretty possible visible present
+    available high low quality axial coronal sagittal hounsfield window resolution fine draft smooth accurate quick
+    lives lived live liner lifer lover lower layer level never niece livre livrer bazar
+"""
+# Several words that would mean something else one by one.
+PHRASES_WITHOUT_MEANING = (
+    "right now", "right away", "right here", "all right", "nothing but", "not only", "but also",
+    "if not", "portal venous",
+    "portal venous phase", "portalvenöse Phase", "portalvenösen Phase", "portalvenöser Phase", "without contrast", "no contrast", "non contrast", "not enhanced", "non enhanced",
+    "ohne Kontrast", "ohne Kontrastmittel", "sans contraste", "sans injection", "sin contraste",
+    "why not", "if you do not mind", "if you don't mind", "vor allem", "all of it", "segmentez moi",
+    "nicht nur", "nothing else", "nothing more", "sonst nichts", "rien d'autre", "nada más",
+)  # fmt: skip
+PHRASES_OF_EXCEPTION = (
+    "apart from",
+    "other than",
+    "anything but",
+    "à part",
+    "leave out",
+    "do not",
+    "all but",
+)
+
+# Structures that are often asked for and cannot be given: never taken for a misspelt organ.
+OTHER_STRUCTURES = """
+    lung lungs pulmonary lobe lobes heart cardiac ventricle ventricles atrium atria myocardium
+    pericardium brain cerebrum cerebellum brainstem skull bone bones spine spinal vertebra vertebrae
+    vertebral rib ribs sternum pelvis hip hips femur femurs sacrum coccyx humerus tibia fibula scapula
+    clavicle knee leg arm hand foot shoulder neck head tail muscle muscles psoas iliopsoas gluteus fat
+    adipose skin colon bowel bowels intestine intestines duodenum jejunum ileum cecum caecum rectum
+    appendix anus bladder ureter ureters urethra prostate uterus ovary ovaries testis testes testicle
+    testicles vagina vesicle vesicles breast breasts thyroid parathyroid trachea bronchus bronchi airway
+    airways mediastinum diaphragm mesentery omentum peritoneum lymph node nodes thymus tumor tumors
+    tumour tumours lesion lesions cyst cysts metastasis metastases nodule nodules mass masses cancer
+    carcinoma lymphoma stone stones calculus calculi hematoma haematoma abscess ascites aneurysm
+    thrombus varices hernia artery arteries vein veins vessel vessels vasculature duct ducts cortex
+    medulla hilum flexure sphincter valve wall lumen svc sma smv iliac celiac coeliac mesenteric
+    coronary carotid subclavian jugular azygos thorax eye eyes ear ears nose mouth tongue tooth teeth
+    nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus parotid gland
+    glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary tonsil larynx
+    pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles half gallstone
+    gallstones adrenalin adrenaline precava postcard hepatitis
+    lunge lungen lungenflügel herz hirn gehirn schädel knochen wirbel wirbelkörper wirbelsäule rippe
+    rippen darm dünndarm dickdarm enddarm zwölffingerdarm blase harnblase harnleiter gebärmutter
+    eierstock eierstöcke hoden prostata becken tumoren läsion läsionen zyste zysten arterie arterien
+    vene venen gefäß gefäße lappen leberlappen lebervene lebervenen muskel muskeln fett haut schilddrüse
+    luftröhre zwerchfell nierenarterie nierenvene
+    poumon poumons coeur cerveau crâne os vertèbre vertèbres côte côtes intestin côlon vessie duodénum
+    utérus ovaire ovaires tumeur tumeurs lésion lésions kyste kystes artère artères veine veines
+    vaisseau vaisseaux thyroïde trachée diaphragme rachis lobes peau graisse
+    pulmón pulmones corazón cerebro cráneo hueso huesos vértebra vértebras costilla costillas intestino
+    vejiga duodeno próstata útero ovario ovarios lesión lesiones quiste quistes arteria arterias vena
+    venas vaso vasos músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna
+    pulmo pulmones cor cerebri vertebrarum
+    river rivers lever diver silver
+"""
+OTHER_PHRASES = (
+    "urinary bladder", "bile duct", "common bile duct", "spinal cord", "lymph node", "lymph nodes",
+    "small bowel", "superior vena cava", "vena cava superior", "obere Hohlvene",
+    "veine cave supérieure", "celiac trunk", "superior mesenteric artery", "superior mesenteric vein",
+    "common iliac artery", "aortic arch", "aortic valve", "thoracic aorta", "ascending aorta",
+    "renal pelvis", "inferior mesenteric vein",
+)  # fmt: skip
+# German puts the organ and what is wanted of it in one word: "Lebersegmentierung".
+COMPOUND_ENDINGS = ("segmentierungen", "segmentierung", "konturen", "kontur", "masken", "maske", "volumen")
