@@ -1,0 +1,404 @@
+"""Finds labelled cases in the layouts people have, and reads them with our organ numbers.
+
+Three layouts are recognised, each also somewhere below the folder that is named:
+
+- **nnU-Net raw**: `dataset.json`, `imagesTr/CASE_0000.ext`, `labelsTr/CASE.ext`; label names in the new
+  (`{"liver": 1}`, also regions `{"kidney": [1, 2]}`) or the old direction (`{"1": "liver"}`); old sets
+  without the `_0000`. Of several channels the first is read.
+- **TotalSegmentator**: a folder a case with `ct.nii.gz` or `mri.nii.gz` and `segmentations/NAME.nii.gz`.
+- **flat**: `NAME_image.ext` beside `NAME_label.ext` (either may be missing), label names in
+  `PREFIX_labels.json` (`{"1": "liver"}`) or `PREFIX_labels.ctbl` (a Slicer colour table), where PREFIX
+  begins NAME.
+
+Label names are matched to organs through the organ table, in any of its languages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progidiff.errors import CasesError
+from progidiff.prompts.organ_table import name_key, organ_table
+from progidiff.volumes import read_label, read_volume
+from progidiff.volumes.volume import Grid, Modality, Volume
+
+Layout = Literal["nnunet", "totalsegmentator", "flat"]
+
+NNUNET_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".gipl", ".tif", ".tiff", ".png")
+FLAT_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+# An organ of two parts counts as annotated only where both are: a data set that labels the splenic vein
+# alone does not say where our "portal and splenic vein" ends.
+_PARTS = {
+    "portal_and_splenic_vein": (("portalvein", "hepaticportalvein"), ("splenicvein",)),
+}
+# How far the corners of label and image may lie apart, in voxels: headers are rounded.
+_TOLERANCE_VOXELS = 0.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient's image, label, or both.
+
+    Attributes:
+        id: unique among the cases found together.
+        layout: which convention it was found in.
+        image_path: None where there is a label map alone.
+        label_path: one label map, or a mask for each organ id, or None.
+        names: what the data set calls the values of its label map, {value: name}; empty for masks.
+        modality: what the data set says, or "unknown".
+    """
+
+    id: str
+    layout: Layout
+    image_path: Path | None
+    label_path: Path | dict[str, Path] | None
+    names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    modality: Modality = "unknown"
+
+    @property
+    def organs(self) -> frozenset[str]:
+        """Ids of the organs this data set annotates. The others are unknown here, not absent."""
+        if isinstance(self.label_path, dict):
+            return frozenset(self.label_path)
+        return frozenset(_values_by_organ(self.names)) if self.label_path else frozenset()
+
+    @property
+    def has_label(self) -> bool:
+        """Whether at least one of our organs is annotated."""
+        return bool(self.organs)
+
+    @property
+    def has_image(self) -> bool:
+        return self.image_path is not None
+
+    def load_image(self) -> Volume:
+        """The image, with the data set's modality where the file names none.
+
+        Raises:
+            CasesError: the case has no image.
+            VolumeError: the file cannot be used.
+        """
+        if self.image_path is None:
+            raise CasesError(f"The case “{self.id}” has no image.", "Use it where labels alone are enough.")
+        image = read_volume(self.image_path)
+        modality = image.modality if image.modality != "unknown" else self.modality
+        return replace(image, modality=modality, name=self.id)
+
+    def load_label(self, grid: Grid | Volume | None = None) -> Volume:
+        """The label map, uint8 with the organ table's numbers; other structures become 0.
+
+        Args:
+            grid: the image's, if it has been read already; otherwise the image is read for it. A case
+                without image keeps the label's own grid.
+
+        Raises:
+            CasesError: no label, label and image on different grids, or values the data set's list of
+                names does not have.
+            VolumeError: a file cannot be used.
+        """
+        if grid is None and self.image_path is not None:
+            grid = self.load_image()
+        if isinstance(self.label_path, dict):
+            label = self._merge_masks(self.label_path)
+        elif self.label_path is not None and self.organs:
+            label = self._translate(read_label(self.label_path))
+        else:
+            raise CasesError(
+                f"The case “{self.id}” has no label of a known organ.",
+                "Add the label map and its list of names, or give the names with `labels`.",
+            )
+        return label if grid is None else self._on_grid(label, grid)
+
+    def load(self) -> tuple[Volume, Volume]:
+        """Image and label map on one grid; raises as `load_image` and `load_label`."""
+        image = self.load_image()
+        return image, self.load_label(image)
+
+    def _translate(self, label: Volume) -> Volume:
+        """The data set's values → our organ numbers."""
+        unknown = sorted(set(np.unique(label.array).tolist()) - set(self.names) - {0})
+        if unknown:
+            raise CasesError(
+                f"The label map of “{self.id}” has values without a name: {', '.join(map(str, unknown))}.",
+                "Add them to the data set's list of label names.",
+            )
+        table = np.zeros(int(max([*self.names, 0])) + 1, np.uint8)
+        for organ, values in _values_by_organ(self.names).items():
+            table[list(values)] = organ_table().by_id(organ).label
+        return replace(label, array=table[label.array], name=self.id)
+
+    def _merge_masks(self, paths: dict[str, Path]) -> Volume:
+        """One label map of many masks; where masks overlap the later organ of the table wins."""
+        merged: Volume | None = None
+        for organ in sorted(paths, key=lambda organ_id: organ_table().by_id(organ_id).label):
+            mask = read_label(paths[organ])
+            if merged is None:
+                merged = replace(mask, array=np.zeros(mask.shape, np.uint8), name=self.id)
+            mask = self._on_grid(mask, merged)
+            merged.array[mask.array > 0] = organ_table().by_id(organ).label
+        if merged is None:
+            raise CasesError(f"The case “{self.id}” has no masks.", "Add them, or leave the case out.")
+        return merged
+
+    def _on_grid(self, label: Volume, grid: Grid | Volume) -> Volume:
+        """The label with exactly the grid's affine, if it lies there already."""
+        if label.shape != grid.shape:
+            raise CasesError(
+                f"Label and image of “{self.id}” differ in size: {label.shape} and {grid.shape} voxels.",
+                "Resample the label map to the image's grid.",
+            )
+        ends = np.asarray(label.shape) - 1
+        corners = np.array([[i, j, k, 1] for i in (0, ends[0]) for j in (0, ends[1]) for k in (0, ends[2])])
+        apart = np.abs(corners @ (label.affine - grid.affine)[:3].T).max()
+        if apart > _TOLERANCE_VOXELS * float(np.min(grid.spacing)):
+            raise CasesError(
+                f"Label and image of “{self.id}” lie {apart:.1f} mm apart.",
+                "Export both with the same orientation and origin, or resample the label map to the image.",
+            )
+        return replace(label, affine=np.array(grid.affine, float))
+
+
+def find_cases(folder: str | Path, labels: Mapping[int, str] | None = None) -> list[Case]:
+    """All cases in a folder and below, sorted by id.
+
+    Args:
+        folder: a data set, or a folder of data sets; hidden files and folders are skipped.
+        labels: {value: name} for label maps that have no list of names; without it such cases are
+            returned with no known organ.
+
+    Raises:
+        CasesError: the folder is missing, holds no case, or a data set is incomplete or names none of
+            our organs.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise CasesError(f"There is no folder “{folder}”.", "Check the path to the training cases.")
+    found = [(place, case) for place, case in _walk(folder, labels or {})]
+    if not found:
+        raise CasesError(
+            f"No cases were found in “{folder}”.",
+            "Expected is nnU-Net's raw layout, TotalSegmentator's, or NAME_image / NAME_label pairs.",
+        )
+    count = Counter(case.id for _, case in found)
+    unique = []
+    for place, case in found:
+        prefix = "/".join(place.relative_to(folder).parts)
+        unique.append(replace(case, id=f"{prefix}/{case.id}") if count[case.id] > 1 and prefix else case)
+    return sorted(unique, key=lambda case: case.id)
+
+
+def _walk(folder: Path, labels: Mapping[int, str]) -> Iterable[tuple[Path, Case]]:
+    """Cases with the folder each was found in."""
+    if (folder / "dataset.json").is_file():
+        yield from ((folder, case) for case in _nnunet_cases(folder))
+        return
+    if (folder / "segmentations").is_dir():
+        yield folder.parent, _totalsegmentator_case(folder)
+        return
+    yield from ((folder, case) for case in _flat_cases(folder, labels))
+    for below in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
+        yield from _walk(below, labels)
+
+
+# --- nnU-Net ---------------------------------------------------------------------------------------
+
+
+def _nnunet_cases(folder: Path) -> list[Case]:
+    description = _read_json(folder / "dataset.json")
+    names = _nnunet_names(folder, description.get("labels", {}))
+    modality = _nnunet_modality(description)
+    endings = (str(description["file_ending"]),) if "file_ending" in description else NNUNET_ENDINGS
+    images = _files(folder / "imagesTr", endings)
+    label_files = _files(folder / "labelsTr", endings)
+    if not images:
+        raise CasesError(
+            f"“{folder}” has a dataset.json but no images in imagesTr.", "Complete the data set."
+        )
+    cases = {}
+    for stem, path in images.items():
+        case_id, channel = (
+            (stem[:-5], stem[-4:]) if stem[-5:-4] == "_" and stem[-4:].isdigit() else (stem, "")
+        )
+        if stem in label_files:  # old sets without channel number, whose ids may end in four digits
+            case_id, channel = stem, ""
+        if channel in ("", "0000"):
+            cases[case_id] = Case(case_id, "nnunet", path, label_files.get(case_id), names, modality)
+    orphans = sorted(set(label_files) - set(cases))
+    if orphans:
+        raise CasesError(
+            f"Labels without image in “{folder}”: {_listing(orphans)}.",
+            "Add the images or remove the labels.",
+        )
+    return list(cases.values())
+
+
+def _nnunet_names(folder: Path, labels: dict[str, Any]) -> Mapping[int, tuple[str, ...]]:
+    """Names by value, from either direction of the dictionary; a value may belong to several regions."""
+    names: dict[int, list[str]] = {}
+    for key, entry in labels.items():
+        old_direction = isinstance(entry, str) and key.isdigit()
+        values = [key] if old_direction else entry if isinstance(entry, list) else [entry]
+        name = entry if old_direction else key
+        if name_key(name) in ("background", "ignore"):
+            continue  # an ignore value that occurs in a label map is reported as having no name
+        try:
+            for value in values:
+                names.setdefault(int(value), []).append(name)
+        except (TypeError, ValueError):
+            raise CasesError(
+                f"The label “{name}” in “{folder / 'dataset.json'}” has no whole number.", "Correct the file."
+            ) from None
+    return _checked({value: tuple(several) for value, several in names.items()}, folder / "dataset.json")
+
+
+def _nnunet_modality(description: dict[str, Any]) -> Modality:
+    channels = description.get("channel_names") or description.get("modality") or {}
+    return _modality(str(next(iter(channels.values()), "")))
+
+
+def _modality(word: str) -> Modality:
+    word = word.lower()
+    if word == "ct":
+        return "CT"
+    return "MR" if word in ("mr", "mri", "t1", "t2", "t1w", "t2w") else "unknown"
+
+
+# --- TotalSegmentator ------------------------------------------------------------------------------
+
+
+def _totalsegmentator_case(folder: Path) -> Case:
+    image = next((p for name in ("ct", "mri") for p in _files(folder, FLAT_ENDINGS, name).values()), None)
+    if image is None:
+        raise CasesError(f"“{folder}” has segmentations but neither ct nor mri.", "Add the image.")
+    masks: dict[str, Path] = {}
+    for name, path in _files(folder / "segmentations", FLAT_ENDINGS).items():
+        organ = organ_table().by_name(name)
+        if organ is not None and not _is_part(organ.id, name):
+            masks[organ.id] = path
+    return Case(
+        folder.name, "totalsegmentator", image, masks or None, modality=_modality(image.name.split(".")[0])
+    )
+
+
+# --- images and labels side by side ----------------------------------------------------------------
+
+
+def _flat_cases(folder: Path, labels: Mapping[int, str]) -> list[Case]:
+    files = _files(folder, FLAT_ENDINGS)
+    images = {stem.removesuffix("_image"): path for stem, path in files.items() if stem.endswith("_image")}
+    label_files = {
+        stem.removesuffix("_label"): path for stem, path in files.items() if stem.endswith("_label")
+    }
+    lists = _lists_of_names(folder) if label_files else {}
+    given = {int(value): (name,) for value, name in labels.items()}
+    cases = []
+    for case_id in sorted({*images, *label_files}):
+        prefixes = [prefix for prefix in lists if f"{case_id}_".startswith(f"{prefix}_")]
+        # "totalseg_labels.json" also serves "totalseg_example": the longest prefix counts
+        names = lists[max(prefixes, key=len)] if prefixes else given
+        image, label = images.get(case_id), label_files.get(case_id)
+        cases.append(Case(case_id, "flat", image, label, names if label else {}, _modality(folder.name)))
+    return cases
+
+
+def _lists_of_names(folder: Path) -> dict[str, Mapping[int, tuple[str, ...]]]:
+    """Lists of label names by the prefix they serve."""
+    lists: dict[str, Mapping[int, tuple[str, ...]]] = {}
+    for path in sorted(folder.glob("*_labels.json")):
+        content = _read_json(path)
+        if not all(key.isdigit() and isinstance(name, str) for key, name in content.items()):
+            raise CasesError(f"“{path}” is not a list of label names.", 'Write it as {"1": "liver", …}.')
+        names = {int(key): (name,) for key, name in content.items()}
+        lists[path.name.removesuffix("_labels.json")] = _checked(names, path)
+    for path in sorted(folder.glob("*_labels.ctbl")):
+        lists[path.name.removesuffix("_labels.ctbl")] = _checked(_read_colour_table(path), path)
+    return lists
+
+
+def _read_colour_table(path: Path) -> dict[int, tuple[str, ...]]:
+    """A Slicer colour table: lines of value, name, red, green, blue, opacity."""
+    names: dict[int, tuple[str, ...]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0].isdigit():
+            names[int(words[0])] = (words[1],)
+    return names
+
+
+# --- names and files -------------------------------------------------------------------------------
+
+
+def _values_by_organ(names: Mapping[int, tuple[str, ...]]) -> dict[str, tuple[int, ...]]:
+    """Organ id → the values of the label map that make it up."""
+    values: dict[str, list[int]] = {}
+    seen: dict[str, set[str]] = {}
+    for value, several in names.items():
+        for name in several:
+            organ = organ_table().by_name(name)
+            if organ is not None:
+                values.setdefault(organ.id, []).append(value)
+                seen.setdefault(organ.id, set()).add(name)
+    whole = {organ: found for organ, found in values.items() if _is_whole(organ, seen[organ])}
+    return {organ: tuple(found) for organ, found in whole.items()}
+
+
+def _is_part(organ: str, name: str) -> bool:
+    return any(name_key(name) in part for part in _PARTS.get(organ, ()))
+
+
+def _is_whole(organ: str, names: set[str]) -> bool:
+    """Whether the names cover the whole organ: one name that is no mere part of it, or all parts."""
+    if any(not _is_part(organ, name) for name in names):
+        return True
+    keys = {name_key(name) for name in names}
+    return all(keys & set(part) for part in _PARTS[organ])
+
+
+def _checked(names: Mapping[int, tuple[str, ...]], source: Path) -> Mapping[int, tuple[str, ...]]:
+    if not _values_by_organ(names):
+        listed = _listing([name for several in names.values() for name in several])
+        raise CasesError(
+            f"“{source}” names no organ that is known: {listed}.",
+            "Use the organs' usual names; `progidiff` knows those of its organ table.",
+        )
+    return names
+
+
+def _listing(words: list[str], most: int = 12) -> str:
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def _files(folder: Path, endings: tuple[str, ...], stem: str = "") -> dict[str, Path]:
+    """Visible files with one of the endings by their name without it."""
+    found = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        ending = next((e for e in sorted(endings, key=len, reverse=True) if path.name.endswith(e)), "")
+        name = path.name.removesuffix(ending)
+        if ending and path.name[0] != "." and (not stem or name == stem):
+            found[name] = path
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CasesError(f"“{path}” cannot be read: {error}.", "Repair the file.") from error
+    if not isinstance(content, dict):
+        raise CasesError(f"“{path}” is not a JSON object.", "Repair the file.")
+    return content
+
+
+def label_counts(label: NDArray[np.uint8]) -> dict[str, int]:
+    """Voxels of each organ that occurs in a label map with our numbers."""
+    counts = np.bincount(label.ravel(), minlength=1)
+    return {o.id: int(counts[o.label]) for o in organ_table() if o.label < len(counts) and counts[o.label]}
