@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-
 from progidiff.errors import Cancelled, ModelError
 from progidiff.prompts import Target
 from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise
@@ -64,13 +63,15 @@ class FakeSegmenter:
         if "noisy" in self.behaviours:
             print("a library prints")
             os.write(1, b"C code prints\n")
-            subprocess.run([sys.executable, "-c", "print('a child prints', input())"], check=False)
+            child = "import sys; print('a child reads', repr(sys.stdin.read()))"
+            subprocess.run([sys.executable, "-c", child], check=True)
         return FakePrepared(volume, "CT" if modality == "auto" else modality)
 
     def propose(
         self,
         prepared: FakePrepared,
         target: Target,
+        *,
         proposals: int = 5,
         steps: int | None = None,
         seed: int = 0,

@@ -24,7 +24,7 @@ from progidiff.worker.protocol import (
 from progidiff.worker.registry import Method, check_params, find_method
 from progidiff.worker.session import Choice, Loader, Session
 
-SECONDS_TO_STOP = 1.0
+SECONDS_TO_STOP = 0.8
 """How long a running job gets to notice that the worker is leaving."""
 
 
@@ -39,7 +39,7 @@ class Server:
         self._channel = channel
         self._store = ArrayStore()
         self._session = Session(load_segmenter, self._store, self._notify, choice)
-        self._queue: queue.SimpleQueue[tuple[Request, Method, dict[str, Any]]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Request, Method, dict[str, Any]] | None] = queue.SimpleQueue()
         self._job_thread = threading.Thread(target=self._do_jobs, name="jobs", daemon=True)
         channel.on_broken = self._leave
 
@@ -58,6 +58,7 @@ class Server:
     def _leave(self) -> None:
         """Ends the process. Not by sys.exit, which would wait for a job that does not look up."""
         self._session.jobs.cancel_all()
+        self._queue.put(None)
         if threading.current_thread() is not self._job_thread:
             self._job_thread.join(SECONDS_TO_STOP)
         self._store.close()
@@ -92,8 +93,8 @@ class Server:
     # -- job thread ----------------------------------------------------------------------------
 
     def _do_jobs(self) -> None:
-        while True:
-            self._call(*self._queue.get())
+        while (job := self._queue.get()) is not None:
+            self._call(*job)
 
     # -- both ----------------------------------------------------------------------------------
 

@@ -1,0 +1,194 @@
+"""`progidiff evaluate`: a model and labelled cases in, a report out."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progidiff.errors import CasesError, UsageError
+from progidiff.quality import check_numbers
+
+if TYPE_CHECKING:
+    from progidiff.evaluation import Evaluation, LabelMapPredictor, Settings
+    from progidiff.evaluation.evaluate import EvaluationCase
+    from progidiff.evaluation.records import CaseRecord, Json
+    from progidiff.segmenter import Segmenter
+
+SUMMARY = "measure a model on labelled cases and write a report"
+_FIRST_PHANTOM = 900_000
+"""Seed of the first phantom: far from those that training draws."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("data", nargs="*", type=Path, metavar="DATA", help="folder with labelled cases; several may be given")
+    add("--output", required=True, type=Path, metavar="DIR", help="folder for the report; a re-run resumes")
+    add("--model", default="embedded", metavar="NAME_OR_PATH", help="see `progidiff models`")
+    add("--adapter", default="", metavar="PATH", help="folder of an adapter to put on the model")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:<n> (default auto)")
+    add("--proposals", type=int, default=5, metavar="N", help="how many proposals per organ (default 5)")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
+    add("--seed", type=int, default=0, help="of proposals and of the jitter control (default 0)")
+    add("--cases", default="", metavar="IDS", help="case ids joined by commas, or a file with one a line")
+    add("--organs", default="", metavar="NAMES", help="organs joined by commas (default: all annotated)")
+    add("--max-cases", type=int, metavar="N", help="only the first N cases")
+    add("--phantoms", type=int, default=0, metavar="N", help="also measure N phantoms each of CT and MR")
+    add("--paraphrases", type=int, default=0, metavar="N", help="try ten wordings on the first N cases")
+    add("--tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default 2 mm)")
+    add("--labels-by", default="", metavar="TEXT", help="who made the labels, for the report")
+    add("--predictions", type=Path, metavar="DIR", help="measure label maps CASE.nii.gz instead of a model")
+    add("--predictions-name", default="", metavar="TEXT", help="what the report calls their maker")
+    add("--baseline", type=Path, metavar="DIR", help="output of another evaluation, to put beside")
+    add("--join", nargs="+", type=Path, default=[], metavar="DIR", help="outputs of other folds, to include")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Checks what can be checked at once, measures, and writes the report."""
+    from progidiff.cli.segment import check_output
+    from progidiff.evaluation import write_report
+    from progidiff.evaluation.records import read_report
+
+    _check_options(options)
+    check_output(options.output)
+    baseline = read_report(options.baseline) if options.baseline else None
+    joined = [read_report(folder) for folder in options.join]
+    evaluation = _measure(options) if options.data or options.phantoms else _nothing_new(joined)
+    report = write_report(
+        [*(record for fold in joined for record in fold["records"]), *evaluation.records],
+        _common_settings(evaluation, joined),
+        options.output,
+        command=shlex.join(["progidiff", *sys.argv[1:]]),
+        baseline=baseline,
+        failures={**{k: v for fold in joined for k, v in fold["failures"].items()}, **evaluation.failures},
+    )
+    _print_summary(report, options.output)
+    return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    check_numbers(options.proposals, options.steps)
+    if not (options.data or options.phantoms or options.join):
+        raise UsageError("There is nothing to measure.", "Give a data folder, --phantoms or --join.")
+    if options.max_cases is not None and options.max_cases < 1:
+        raise UsageError(f"--max-cases is {options.max_cases}.", "Give a number of 1 or more.")
+    if options.phantoms < 0 or options.paraphrases < 0:
+        raise UsageError("A number of cases is negative.", "Give 0 or more.")
+    if not 0 < options.tolerance < 100:
+        raise UsageError(f"The tolerance is {options.tolerance} mm.", "Give some millimetres, such as 2.")
+
+
+def _measure(options: argparse.Namespace) -> Evaluation:
+    from progidiff.evaluation import evaluate
+
+    organs = _organ_ids(options.organs)
+    cases = _cases(options)
+    return evaluate(
+        _model(options),
+        cases,
+        options.output,
+        proposals=options.proposals,
+        steps=options.steps,
+        seed=options.seed,
+        organs=organs,
+        tolerance_mm=options.tolerance,
+        paraphrase_cases=options.paraphrases,
+        labels_by=options.labels_by,
+        on_case=_print_case,
+    )
+
+
+def _model(options: argparse.Namespace) -> Segmenter | LabelMapPredictor:
+    if options.predictions:
+        from progidiff.evaluation import LabelMapPredictor
+
+        return LabelMapPredictor(options.predictions, options.predictions_name)
+    from progidiff.segmenter_factory import load_segmenter
+
+    return load_segmenter(options.model, options.device, options.adapter)
+
+
+def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
+    """The labelled cases of the data folders that were asked for, then the phantoms."""
+    from progidiff.evaluation import PhantomCase
+    from progidiff.training.cases import find_cases
+
+    found: list[EvaluationCase] = [
+        case for folder in options.data for case in find_cases(folder) if case.image_path and case.label_path
+    ]
+    wanted = _listed(options.cases)
+    unknown = sorted(set(wanted) - {case.id for case in found})
+    if unknown:
+        raise CasesError(
+            f"There is no labelled case {', '.join(unknown)} in the data.",
+            "Check the ids given with --cases.",
+        )
+    chosen = [case for case in found if not wanted or case.id in wanted][: options.max_cases]
+    seeds = range(_FIRST_PHANTOM, _FIRST_PHANTOM + options.phantoms)
+    return [*chosen, *(PhantomCase(s, "CT") for s in seeds), *(PhantomCase(s, "MR") for s in seeds)]
+
+
+def _listed(text: str) -> list[str]:
+    """Words joined by commas, or the lines of the file of that name."""
+    path = Path(text)
+    if text and path.is_file():
+        text = ",".join(path.read_text(encoding="utf-8").splitlines())
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _organ_ids(text: str) -> list[str]:
+    from progidiff.prompts import organ_table
+
+    organs = []
+    for name in _listed(text):
+        organ = organ_table().by_name(name)
+        if organ is None:
+            known = ", ".join(organ.name for organ in organ_table().organs)
+            raise UsageError(f"“{name}” is not an organ of the table.", f"Choose from: {known}.")
+        organs.append(organ.id)
+    return organs
+
+
+def _nothing_new(joined: Sequence[Json]) -> Evaluation:
+    from progidiff.evaluation import Evaluation, Settings
+
+    settings = joined[0]["settings"]
+    return Evaluation(Settings(**{**settings, "organs": tuple(settings["organs"])}), [], {})
+
+
+def _common_settings(evaluation: Evaluation, joined: Sequence[Json]) -> Settings:
+    """The settings of all parts; parts measured differently make no common table."""
+    own = {**asdict(evaluation.settings), "organs": list(evaluation.settings.organs)}
+    for fold in joined:
+        different = sorted(name for name in own if fold["settings"][name] != own[name])
+        if different:
+            raise UsageError(
+                f"The evaluations to join differ in {', '.join(different)}.",
+                "Measure all of them with the same settings.",
+            )
+    return evaluation.settings
+
+
+def _print_case(record: CaseRecord, known: bool) -> None:
+    dices = [organ.dice for organ in record.organs if organ.dice is not None]
+    mean = f"{sum(dices) / len(dices):.3f}" if dices else "–"
+    seconds = record.seconds_prepare + sum(organ.seconds for organ in record.organs)
+    how = "measured before" if known else f"{seconds:.0f} s"
+    print(f"{record.case}: consensus Dice {mean} over {len(dices)} organs ({how})", flush=True)
+
+
+def _print_summary(report: Json, output: Path) -> None:
+    for name, cohort in report["cohorts"].items():
+        for group, row in cohort["groups"].items():
+            mean, single = row["consensus"]["mean"], row["single"]["mean"]
+            if mean is not None:
+                print(
+                    f"{name}, {group}: consensus {mean:.3f}, single {single:.3f}, n = {row['consensus']['n']}"
+                )
+    for case, reason in report["failures"].items():
+        print(f"Not measured: {case}: {reason}")
+    print(f"Report in {output / 'report.md'}")

@@ -1,0 +1,248 @@
+"""The command line: exit codes, what is printed, and that nothing is left half-done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import progidiff
+import pytest
+from progidiff.cli.main import COMMANDS, main
+from progidiff.volumes import read_volume, write_volume
+from progidiff.volumes.volume import Volume, axial_grid
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A small scan on disk."""
+    grid = axial_grid((20, 18, 12), (2.0, 2.0, 5.0), np.zeros(3))
+    voxels = np.random.default_rng(0).integers(-1000, 1000, grid.shape).astype(np.int16)
+    path = tmp_path / "scan.nii.gz"
+    write_volume(Volume(voxels, grid.affine), path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROGIDIFF_SEGMENTER", "fake_segmenter:load")
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def segment(scan: Path, output: Path, *more: str) -> int:
+    return main(["segment", str(scan), "--prompt", "the liver", "--output", str(output), *more])
+
+
+def process(*arguments: str, **options: object) -> subprocess.Popen:
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    command = [sys.executable, "-m", "progidiff.cli.main", *arguments]
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )  # type: ignore[call-overload]
+
+
+# -- segment ---------------------------------------------------------------------------------------
+
+
+def test_segment_writes_all_files_and_a_table(
+    scan: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert segment(scan, tmp_path / "out", "--proposals", "2", "--seed", "3", "--quality", "fine") == 0
+    printed = capfd.readouterr().out
+    assert "liver" in printed
+    assert "ml" in printed
+    assert str(tmp_path / "out") in printed
+    report = json.loads((tmp_path / "out" / "proposals.json").read_text())
+    (organ,) = report["organs"]
+    assert len(organ["proposals"]) == 2
+    assert sorted(p["seed"] for p in organ["proposals"]) == [3, 4]
+    assert {p["provenance"]["steps"] for p in organ["proposals"]} == {8}
+    label = read_volume(tmp_path / "out" / "consensus.nii.gz")
+    assert label.shape == read_volume(scan).shape
+    np.testing.assert_allclose(label.affine, read_volume(scan).affine, atol=1e-4)
+
+
+def test_two_runs_with_one_seed_agree(scan: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert segment(scan, tmp_path / name, "--proposals", "2") == 0
+    a, b = (read_volume(tmp_path / name / "probability.nii.gz").array for name in ("a", "b"))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["--proposals", "0"], (2, "between 1 and")),
+        (["--steps", "-1"], (2, "steps")),
+        (["--prompt", ""], (2, "prompt")),
+        (["--prompt", "the carburettor"], (2, "carburettor")),
+        (["--model", "no such model"], (1, "no model")),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_an_exit_code(
+    scan: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    expected: tuple[int, str],
+) -> None:
+    code, words = expected
+    assert segment(scan, tmp_path / "out", *change) == code
+    printed = capsys.readouterr().err
+    assert printed.startswith("Error: ")
+    assert words in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_adds_the_traceback(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert segment(scan, tmp_path / "out", "--proposals", "0", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [["--proposals", "many"], ["--quality", "superb"], ["--colour", "red"]])
+def test_arguments_that_cannot_be_read_are_usage_errors(
+    scan: Path, tmp_path: Path, change: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        segment(scan, tmp_path / "out", *change)
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is not an image"])
+def test_a_missing_or_broken_image_is_a_typed_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    image = tmp_path / "image.nii.gz"
+    if content is not None:
+        image.write_bytes(content)
+    assert segment(image, tmp_path / "out") == 1
+    assert "image.nii.gz" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_noticed_before_the_work(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert segment(scan, tmp_path / "out" / "deep") == 1
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_read_only_output_is_noticed_before_the_work(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert segment(scan, tmp_path / "locked" / "out") == 1
+    assert "cannot be written" in capsys.readouterr().err
+    assert not (tmp_path / "locked").exists()
+
+
+@pytest.mark.parametrize(("model", "words"), [("fake:bug", "--debug"), ("fake:no_memory", "--device cpu")])
+def test_the_unforeseen_is_an_apology_and_memory_a_remedy(
+    scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str, words: str
+) -> None:
+    assert segment(scan, tmp_path / "out", "--model", model) == 1
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing_behind(scan: Path, tmp_path: Path) -> None:
+    order = ["segment", str(scan), "--prompt", "liver", "--output", str(tmp_path / "out")]
+    running = process(*order, "--model", "fake:slow,noisy", "--proposals", "100", stdin=subprocess.DEVNULL)
+    assert running.stdout is not None
+    assert "prints" in running.stdout.readline()  # it is at work
+    running.send_signal(signal.SIGINT)
+    _, printed = running.communicate(timeout=10)
+    assert running.returncode == 130
+    assert "Interrupted" in printed
+    assert "Traceback" not in printed
+    assert not (tmp_path / "out").exists()
+
+
+# -- the other commands ----------------------------------------------------------------------------
+
+
+def test_help_and_version_need_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys\n"
+        "from progidiff.cli.main import main\n"
+        "for argument in (['--help'], ['--version'], ['segment', '--help']):\n"
+        "    try: main(argument)\n"
+        "    except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'numpy', 'rich', 'SimpleITK', 'rapidfuzz'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert progidiff.__version__ in done.stdout
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_doctor_reports_line_by_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) in (0, 1)
+    printed = capfd.readouterr().out
+    assert "torch" in printed
+    assert sys.executable in printed
+    assert "Memory" in printed
+
+
+def test_doctor_works_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "progidiff.cli.main", "doctor"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "not installed" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_models_come_with_the_summary_of_their_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROGIDIFF_MODELS", str(tmp_path))
+    card = "---\nlicense: apache-2.0\n---\n# Mine\n\nKnows the liver\nof my ward.\n\nMore.\n"
+    for name, text in (("mine", card), ("plain", ""), ("not-a-model", None)):
+        (tmp_path / name).mkdir()
+        if text is not None:
+            (tmp_path / name / "model_index.json").write_text("{}")
+            (tmp_path / name / "README.md").write_text(text)
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert "Knows the liver of my ward." in printed
+    assert "plain" in printed
+    assert "not-a-model" not in printed
+    assert main(["models", "mine"]) == 0
+    assert capsys.readouterr().out == card + "\n"
+    assert main(["models", "nobody"]) == 1
+    assert "mine" in capsys.readouterr().err
+
+
+def test_phantom_writes_an_image_and_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from progidiff.training import phantom
+
+    grid = axial_grid((8, 7, 6), (2.0, 2.0, 5.0), np.zeros(3))
+    asked = []
+
+    def small(seed: int, modality: str) -> tuple[Volume, Volume]:
+        asked.append((seed, modality))
+        label = np.zeros(grid.shape, np.uint8)
+        label[2:4, 2:4, 2:4] = 6
+        return Volume(label.astype(np.int16) * 10, grid.affine), Volume(label, grid.affine)
+
+    monkeypatch.setattr(phantom, "make_phantom", small)
+    image = tmp_path / "new" / "ph.nii.gz"
+    assert main(["phantom", "--seed", "4", "--modality", "MR", "--output", str(image)]) == 0
+    assert asked == [(4, "MR")]
+    assert read_volume(image).array.max() == 60
+    assert read_volume(tmp_path / "new" / "ph_label.nii.gz").array.max() == 6
+    assert main(["phantom", "--output", str(tmp_path / "ph.jpeg")]) == 2
