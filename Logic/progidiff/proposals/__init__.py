@@ -2,7 +2,9 @@
 
 from progidiff.proposals.cleaning import keep_largest_components, tidy
 from progidiff.proposals.consensus import agreement, best_threshold, consensus_of, expected_dice
+from progidiff.proposals.contact_sheet import contact_sheet
 from progidiff.proposals.distinct import SAME_DICE, count_distinct, dice, pairwise_dice, same_as
+from progidiff.proposals.export import RESULT_FILES, write_results
 from progidiff.proposals.merging import MERGE_METHODS, MergeMethod, merge
 from progidiff.proposals.proposal import Proposal, ProposalSet, Provenance, Region
 from progidiff.proposals.ranking import rank, summarise
@@ -12,6 +14,7 @@ from progidiff.proposals.result import SegmentationResult
 __all__ = [
     "MERGE_METHODS",
     "NOWHERE",
+    "RESULT_FILES",
     "SAME_DICE",
     "MergeMethod",
     "Proposal",
@@ -23,6 +26,7 @@ __all__ = [
     "best_threshold",
     "bounding_region",
     "consensus_of",
+    "contact_sheet",
     "count_distinct",
     "dice",
     "expected_dice",
@@ -34,4 +38,5 @@ __all__ = [
     "summarise",
     "tidy",
     "union_region",
+    "write_results",
 ]

@@ -13,6 +13,7 @@ from progidiff.proposals.consensus import expected_dice, joint_provenance, mean_
 from progidiff.proposals.proposal import Proposal, Region
 from progidiff.proposals.ranking import require_grid
 from progidiff.proposals.regions import mask_on, probability_on
+from progidiff.volumes.conversion import array_from_image, image_from_array, simpleitk
 
 MergeMethod = Literal["union", "intersection", "majority", "mean", "staple"]
 MERGE_METHODS: tuple[str, ...] = get_args(MergeMethod)
@@ -58,7 +59,7 @@ def merge(proposals: Sequence[Proposal], how: MergeMethod, threshold: float = 0.
 def _check(proposals: Sequence[Proposal], how: str, threshold: float) -> None:
     if how not in MERGE_METHODS:
         raise UsageError(
-            f"There is no way to merge called {how!r}.", f"Use one of {', '.join(MERGE_METHODS)}."
+            f"There is no way to merge called “{how}”.", f"Use one of {', '.join(MERGE_METHODS)}."
         )
     if len(proposals) < 2:
         raise UsageError(
@@ -109,15 +110,12 @@ def _recentred(proposal: Proposal, region: Region) -> NDArray[np.float32]:
 
 def _staple(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.float32]:
     """STAPLE's probability (0 where no mask has a voxel at all)."""
-    import SimpleITK as sitk
-
     anywhere = np.logical_or.reduce(masks)
     everywhere = np.logical_and.reduce(masks)
     if np.array_equal(anywhere, everywhere):  # nothing to estimate; the filter would divide zero by zero
         return anywhere.astype(np.float32)
-    staple = sitk.STAPLEImageFilter()
+    staple = simpleitk().STAPLEImageFilter()
     staple.SetForegroundValue(1.0)
     staple.SetMaximumIterations(_STAPLE_ITERATIONS)
-    probability = staple.Execute([sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in masks])
-    result = sitk.GetArrayFromImage(probability).astype(np.float32)
-    return np.clip(np.where(anywhere, result, 0.0), 0.0, 1.0).astype(np.float32)
+    estimate = array_from_image(staple.Execute([image_from_array(mask) for mask in masks]))
+    return np.clip(np.where(anywhere, estimate, 0.0), 0.0, 1.0).astype(np.float32)

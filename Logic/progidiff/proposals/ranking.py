@@ -68,6 +68,6 @@ def require_grid(proposal: Proposal, grid: Grid) -> None:
     same_place = np.allclose(proposal.grid.affine, grid.affine, atol=1e-4)
     if proposal.grid.shape != grid.shape or not same_place:
         raise UsageError(
-            f"The proposal {proposal.name!r} belongs to another volume or grid.",
+            f"The proposal “{proposal.name}” belongs to another volume or grid.",
             "Put together only proposals of the same volume.",
         )

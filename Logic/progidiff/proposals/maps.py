@@ -1,0 +1,51 @@
+"""Maps of the whole grid that put all organs of a result together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progidiff.prompts.organ_table import organ_table
+from progidiff.proposals.proposal import ProposalSet
+from progidiff.volumes.volume import Grid
+
+
+def consensus_labels(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.uint8]:
+    """(I, J, K) uint8: the organ table's label of each voxel, 0 where there is no organ.
+
+    Where the consensus masks of two organs overlap, the one with the higher mean probability has
+    the voxel.
+    """
+    labels = np.zeros(grid.shape, np.uint8)
+    highest = np.zeros(grid.shape, np.float32)
+    for group in sets:
+        if group.consensus is None or not group.found:
+            continue
+        probability, region = group.consensus.probability_in_region, group.consensus.region
+        wins = group.consensus.mask_in_region & (probability > highest[region])
+        labels[region][wins] = organ_table().by_id(group.target.organ).label
+        highest[region][wins] = probability[wins]
+    return labels
+
+
+def mean_probability_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.float32]:
+    """(I, J, K) float32: mean of the proposals' probabilities; the highest of several organs."""
+    highest = np.zeros(grid.shape, np.float32)
+    for group in sets:
+        if group.consensus is not None:
+            region = group.consensus.region
+            highest[region] = np.maximum(highest[region], group.consensus.probability_in_region)
+    return highest
+
+
+def agreement_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.float32]:
+    """(I, J, K) float32 in [0, 1]: agreement of the proposals (1: all say the same); the lowest of
+    several organs."""
+    lowest = np.ones(grid.shape, np.float32)
+    for group in sets:
+        if group.consensus is not None and group.agreement_in_region is not None:
+            region = group.consensus.region
+            lowest[region] = np.minimum(lowest[region], group.agreement_in_region)
+    return lowest
