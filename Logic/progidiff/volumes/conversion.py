@@ -6,6 +6,10 @@ the package is imported.
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 # SimpleITK counts x to the left and y to the back (LPS), the engine to the right and front (RAS).
 LPS_RAS = np.diag([-1.0, -1.0, 1.0])
 
+_stderr_lock = threading.Lock()
+
 
 @lru_cache(maxsize=1)
 def simpleitk() -> ModuleType:
@@ -29,6 +35,24 @@ def simpleitk() -> ModuleType:
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
+
+
+@contextmanager
+def no_chatter() -> Iterator[None]:
+    """Keep what C++ readers and writers print on stderr from the user, who gets a sentence instead.
+
+    The process's stderr is closed meanwhile, for all threads; keep the block short.
+    """
+    with _stderr_lock:
+        saved = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(nowhere)
 
 
 def storable(array: NDArray) -> NDArray:

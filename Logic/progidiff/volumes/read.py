@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 from progidiff.errors import VolumeError
 from progidiff.volumes import nifti
 from progidiff.volumes.check import check_affine, check_voxels
-from progidiff.volumes.conversion import affine_of, array_from_image, simpleitk
+from progidiff.volumes.conversion import affine_of, array_from_image, no_chatter, simpleitk
 from progidiff.volumes.dicom import MODALITY_TAG, is_dicom, read_largest_series
 from progidiff.volumes.volume import Modality, Volume
 
@@ -29,8 +28,6 @@ _SUPPORTED = "Use NIfTI (.nii, .nii.gz), NRRD, MHA/MHD or a folder of DICOM slic
 # SimpleITK's rounding moves an entry of the matrix by less than this share of a voxel edge; a larger
 # difference means that it took the position from the file's other matrix, the qform.
 _MAX_DRIFT = 0.02
-
-_stderr_lock = threading.Lock()
 
 
 def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -> Volume:
@@ -93,7 +90,7 @@ def volume_name(path: Path) -> str:
 
 
 def _read_folder(path: Path) -> Volume:
-    with _no_chatter(), _readable_errors(path):
+    with no_chatter(), _readable_errors(path):
         image, modality, metadata = read_largest_series(path)
     return _as_volume(image, path.name, modality, metadata)
 
@@ -111,7 +108,7 @@ def _read_file(path: Path) -> Volume:
     elif not is_dicom(path):
         what = "a 2D picture" if path.suffix.lower() in _PICTURES else "of a kind that is not supported"
         raise VolumeError(f"“{path.name}” is {what}, not a 3D scan.", _SUPPORTED)
-    with _no_chatter(), _readable_errors(path):
+    with no_chatter(), _readable_errors(path):
         image = simpleitk().ReadImage(str(path))
     modality = image.GetMetaData(MODALITY_TAG).strip() if image.HasMetaDataKey(MODALITY_TAG) else ""
     return _as_volume(image, volume_name(path), modality, {"format": path.suffix.lstrip(".").lower()})
@@ -124,7 +121,7 @@ def _read_nifti(path: Path) -> Volume:
     if header.sform is not None:
         check_affine(header.sform, path.name)
     nifti.check_complete(path, header)
-    with _no_chatter(), _readable_errors(path), _tolerant_sform():
+    with no_chatter(), _readable_errors(path), _tolerant_sform():
         image = simpleitk().ReadImage(str(path))
     volume = _as_volume(image, volume_name(path), "", {"format": "NIfTI"})
     # SimpleITK turns a matrix that is slightly off right angles into a rotation; the result has to lie
@@ -180,7 +177,7 @@ def _check_written_spacing(path: Path) -> None:
         key, separator, value = line.decode("ascii", "replace").replace("=", ":").partition(":")
         if key.strip().lower() in ("elementdatafile", ""):
             return
-        if separator and key.strip().lower() in ("elementspacing", "spacings"):
+        if separator and key.strip().lower() in ("elementspacing", "elementsize", "spacings"):
             try:
                 steps = [float(word) for word in value.split()]
             except ValueError:
@@ -222,19 +219,3 @@ def _tolerant_sform() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-@contextmanager
-def _no_chatter() -> Iterator[None]:
-    """Keep what the C++ readers print on stderr from the user, who gets a sentence instead."""
-    simpleitk()
-    with _stderr_lock:
-        saved = os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        try:
-            os.dup2(nowhere, 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            os.close(nowhere)

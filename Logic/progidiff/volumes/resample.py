@@ -57,7 +57,9 @@ def crop_grid(grid: Grid | Volume, region: Sequence[slice | Sequence[int]]) -> G
     return Grid((i, j, k), affine)
 
 
-def resample(volume: Volume, grid: Grid, order: int = 1, fill: float | None = None) -> Volume:
+def resample(
+    volume: Volume, grid: Grid, order: int = 1, fill: float | None = None, *, antialias: bool = True
+) -> Volume:
     """The volume's values on another grid.
 
     Where the target is at least twice as coarse as the source along a source axis, linear
@@ -71,6 +73,9 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float | None = No
         grid: target.
         order: 1 linear (float32 result), 0 nearest neighbour (dtype kept).
         fill: value outside the source, by default the source's minimum.
+        antialias: average where the target is coarser. Switch it off to bring a result back to the
+            coarser slices that the image was interpolated from: at their centres it holds exactly what
+            belongs to them, and averages would mix in the neighbours.
 
     Raises:
         UsageError: an order other than 0 or 1.
@@ -88,7 +93,7 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float | None = No
     if region is None:
         array = np.full(grid.shape, fill, dtype, order="F")
     else:
-        factors = _shrink_factors(to_source) if order == 1 else np.ones(3, int)
+        factors = _shrink_factors(to_source) if order == 1 and antialias else np.ones(3, int)
         source = _block_average(volume.array[region], factors)
         array = _interpolate(source, _to_shrunk(to_source, region, factors), grid.shape, order)
         array = array.astype(dtype, copy=False)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
 
+import numpy as np
+
 from progidiff.errors import OutputError
-from progidiff.volumes.conversion import simpleitk, to_sitk
+from progidiff.volumes.conversion import array_from_image, no_chatter, simpleitk, storable, to_sitk
 from progidiff.volumes.nifti import write_nifti
 from progidiff.volumes.volume import Volume
 
@@ -42,7 +45,7 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
         if suffix.startswith(".nii"):
             write_nifti(volume, unfinished)
         else:
-            simpleitk().WriteImage(to_sitk(volume), str(unfinished), useCompression=True)
+            _write_with_simpleitk(volume, unfinished)
         _flush_to_disk(unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:
@@ -53,6 +56,21 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _write_with_simpleitk(volume: Volume, path: Path) -> None:
+    """Write and read back: SimpleITK says nothing when the disk fills up during the last few bytes.
+
+    Raises:
+        RuntimeError: SimpleITK cannot write, or cannot read what it wrote.
+        OSError: what it wrote differs from the volume.
+    """
+    sitk = simpleitk()
+    with no_chatter():
+        sitk.WriteImage(to_sitk(volume), str(path), useCompression=True)
+        written = array_from_image(sitk.ReadImage(str(path)))
+    if not np.array_equal(written, storable(volume.array), equal_nan=True):
+        raise OSError(errno.EIO, "the file is incomplete")
 
 
 def _flush_to_disk(path: Path) -> None:
