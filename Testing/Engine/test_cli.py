@@ -41,7 +41,8 @@ def segment(scan: Path, output: Path, *more: str) -> int:
 
 def process(*arguments: str, **options: object) -> subprocess.Popen:
     env = {**os.environ, "PYTHONPATH": str(HERE)}
-    command = [sys.executable, "-m", "progidiff.cli.main", *arguments]
+    env.pop("PYTHONUNBUFFERED", None)
+    command = [sys.executable, "-m", "progidiff", *arguments]
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )  # type: ignore[call-overload]
@@ -156,17 +157,30 @@ def test_the_unforeseen_is_an_apology_and_memory_a_remedy(
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing_behind(scan: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_leaves_nothing_behind(
+    scan: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     order = ["segment", str(scan), "--prompt", "liver", "--output", str(tmp_path / "out")]
     running = process(*order, "--model", "fake:slow,noisy", "--proposals", "100", stdin=subprocess.DEVNULL)
     assert running.stdout is not None
     assert "prints" in running.stdout.readline()  # it is at work
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     _, printed = running.communicate(timeout=10)
-    assert running.returncode == 130
-    assert "Interrupted" in printed
+    assert running.returncode == code
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    running = process("models")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert running.wait(10) == 0
+    assert running.stderr.read() == ""
+    running.stderr.close()
 
 
 # -- the other commands ----------------------------------------------------------------------------
@@ -199,7 +213,7 @@ def test_doctor_reports_line_by_line(capfd: pytest.CaptureFixture[str]) -> None:
 def test_doctor_works_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "progidiff.cli.main", "doctor"]
+    command = [sys.executable, "-m", "progidiff", "doctor"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "not installed" in done.stdout

@@ -245,8 +245,9 @@ def test_cancel_keeps_what_there_is_and_the_next_job_runs(shared: Worker) -> Non
     shared.wait_for("proposal", "long")
     begin = time.monotonic()
     assert shared.call("cancel", job_id="long") == {"cancelled": True}
-    result = running.result(20)
     assert time.monotonic() - begin < 0.5
+    result = running.result(20)
+    assert time.monotonic() - begin < 2
     assert result["cancelled"] is True
     (found,) = result["sets"]
     assert found["organ"] == "liver"
@@ -531,7 +532,7 @@ def test_it_leaves_quickly_and_cleans_up(start: Callable[..., Worker], how: str,
         assert worker.process.stdin is not None
         worker.process.stdin.close()
     assert worker.process.wait(10) == 0
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4
     assert not directory.exists()
 
 

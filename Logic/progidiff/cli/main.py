@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 
@@ -26,13 +29,25 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0 good, 1 failed, 2 wrong usage, 130 interrupted."""
     options = build_parser().parse_args(arguments)
+    _tidy_up_when_terminated()
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()  # here and not at exit, where a closed pipe could not be caught
+        return code
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # such as `progidiff models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         return report(error, options.debug)
+
+
+def _tidy_up_when_terminated() -> None:
+    """Lets SIGTERM end the program like an exception, so that half-written files are removed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def build_parser() -> argparse.ArgumentParser:

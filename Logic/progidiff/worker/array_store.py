@@ -43,11 +43,12 @@ class ArrayStore:
                 np.lib.format.write_array(file, array, allow_pickle=False)
             unfinished.replace(self.directory / name)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise OutputError(
                 f"A result could not be written to {self.directory} ({error.strerror or error}).",
                 "Free some space on the disk of temporary files and try again.",
             ) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
         return name
 
     def read(self, name: str) -> NDArray:
