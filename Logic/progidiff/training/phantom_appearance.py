@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
+from scipy.ndimage import gaussian_filter1d
 
 from progidiff.training.phantom_anatomy import Layer
-from progidiff.training.phantom_shapes import Array, smooth_noise
+from progidiff.training.phantom_shapes import Array, Space, smooth_noise
 
 AIR_HU = -1000.0
 
@@ -44,6 +44,7 @@ CT_TISSUES: dict[str, tuple[float, float, float, float, float]] = {
     "mucus": (15, 18, 20, 8, 5),
     "renal_cortex": (33, 195, 190, 18, 8),
     "renal_medulla": (31, 75, 160, 20, 8),
+    "renal_sinus": (-75, -72, -65, 15, 18),
     "renal_pelvis": (8, 8, 12, 8, 4),
     "cyst": (6, 6, 8, 5, 3),
     "adrenal": (30, 65, 85, 12, 6),
@@ -93,6 +94,7 @@ MR_TISSUES: dict[str, tuple[float, float, float]] = {
     "mucus": (0.25, 0.75, 0.80),
     "renal_cortex": (0.50, 0.66, 0.70),
     "renal_medulla": (0.38, 0.80, 0.85),
+    "renal_sinus": (0.80, 0.72, 0.25),
     "renal_pelvis": (0.20, 0.95, 0.98),
     "cyst": (0.18, 0.98, 1.00),
     "adrenal": (0.42, 0.40, 0.42),
@@ -112,9 +114,7 @@ MR_TISSUES: dict[str, tuple[float, float, float]] = {
 }
 
 
-def paint_ct(
-    rng: np.random.Generator, layers: Iterable[Layer], shape: tuple[int, int, int], spacing: Array
-) -> Array:
+def paint_ct(rng: np.random.Generator, layers: Iterable[Layer], space: Space) -> Array:
     """Hounsfield units of the layers as a CT scanner shows them, float32."""
     phase = int(rng.choice([0, 1, 2], p=[0.12, 0.13, 0.75]))
     dose = rng.uniform(0.75, 1.2) if phase else 1.0  # how strongly contrast medium enhances
@@ -126,14 +126,12 @@ def paint_ct(
         values["liver"] = (values["liver"][0] - rng.uniform(15, 45), values["liver"][1])
     if rng.random() < 0.2:  # positive oral contrast
         values["stomach_content"] = (rng.uniform(120, 320), 25)
-    image = _compose(rng, layers, values, shape, spacing=spacing, outside=AIR_HU)
-    image = _point_spread(rng, image)
-    return image + _ct_noise(rng, shape, spacing)
+    image = _compose(rng, layers, values, space, outside=AIR_HU)
+    image = _point_spread(rng, image, space.slice_axis)
+    return image + _ct_noise(rng, space)
 
 
-def paint_mr(
-    rng: np.random.Generator, layers: Iterable[Layer], shape: tuple[int, int, int], spacing: Array
-) -> Array:
+def paint_mr(rng: np.random.Generator, layers: Iterable[Layer], space: Space) -> Array:
     """Intensities of the layers as an MR scanner shows them, float32, in an arbitrary range from 0."""
     column = int(rng.integers(0, 3))
     wildness = rng.choice([0.08, 0.25, 1.0], p=[0.5, 0.3, 0.2])  # how far contrasts stray from the textbook
@@ -143,12 +141,12 @@ def paint_mr(
         if tissue not in ("air", "lung", "bone", "calcification"):
             value = (1 - wildness) * value * np.exp(0.1 * _jitter(rng)) + wildness * rng.uniform(0.05, 1)
         values[tissue] = (float(value), 0.05 * float(value) + 0.005)
-    image = _compose(rng, layers, values, shape, spacing=spacing, outside=0.0)
-    image = _point_spread(rng, image)
-    image *= bias_field(rng, shape, spacing)
+    image = _compose(rng, layers, values, space, outside=0.0)
+    image = _point_spread(rng, image, space.slice_axis)
+    image *= bias_field(rng, space)
     noise = rng.uniform(0.01, 0.06)
-    real = image + noise * rng.standard_normal(shape, dtype=np.float32)
-    imaginary = noise * rng.standard_normal(shape, dtype=np.float32)
+    real = image + noise * rng.standard_normal(space.shape, dtype=np.float32)
+    imaginary = noise * rng.standard_normal(space.shape, dtype=np.float32)
     return np.hypot(real, imaginary) * np.float32(10 ** rng.uniform(1.5, 3.5))
 
 
@@ -160,16 +158,13 @@ def _compose(
     rng: np.random.Generator,
     layers: Iterable[Layer],
     values: dict[str, tuple[float, float]],
-    shape: tuple[int, int, int],
-    *,
-    spacing: Array,
+    space: Space,
     outside: float,
 ) -> Array:
     """Paint the layers one over the other; each has a mean and a fine and a broad texture."""
-    texture = 0.8 * smooth_noise(rng, shape, list(spacing), 9.0) + 0.6 * smooth_noise(
-        rng, shape, list(spacing), 40.0
-    )
-    image = np.full(shape, outside, np.float32)
+    fine, broad = (smooth_noise(rng, space.shape, space.spacing, length) for length in (9.0, 40.0))
+    texture = 0.8 * fine + 0.6 * broad
+    image = np.full(space.shape, outside, np.float32)
     for layer in layers:
         mean, amplitude = values[layer.tissue]
         part = image[layer.box]
@@ -177,27 +172,31 @@ def _compose(
     return image
 
 
-def _point_spread(rng: np.random.Generator, image: Array) -> Array:
+def _point_spread(rng: np.random.Generator, image: Array, slice_axis: int) -> Array:
     """The scanner's blur: in the slice by the reconstruction kernel, across slices by their thickness."""
     kernel, thickness = rng.uniform(0.3, 0.75), rng.uniform(0.25, 0.5)
-    for axis, sigma in enumerate((kernel, kernel, thickness)):
+    for axis in range(3):
+        sigma = thickness if axis == slice_axis else kernel
         image = gaussian_filter1d(image, sigma, axis=axis, mode="nearest", truncate=3.0)
     return image
 
 
-def _ct_noise(rng: np.random.Generator, shape: tuple[int, int, int], spacing: Array) -> Array:
+def _ct_noise(rng: np.random.Generator, space: Space) -> Array:
     """Quantum noise of 4 to 20 HU with the grainy texture of filtered back-projection.
 
     White noise through a band-pass in the slice: the difference of two Gaussian blurs.
     """
-    white = rng.standard_normal(shape, dtype=np.float32)
+    noise = white = rng.standard_normal(space.shape, dtype=np.float32)
+    broad = white
     grain = rng.uniform(0.4, 0.8)
-    noise = gaussian_filter(white, (grain, grain, 0)) - 0.7 * gaussian_filter(
-        white, (2.5, 2.5, 0), truncate=2.5
-    )
+    for axis in {0, 1, 2} - {space.slice_axis}:
+        noise = gaussian_filter1d(noise, grain, axis=axis)
+        broad = gaussian_filter1d(broad, 2.5, axis=axis, truncate=2.5)
+    noise = noise - 0.7 * broad
     return noise * np.float32(rng.uniform(4, 20) / noise.std())
 
 
-def bias_field(rng: np.random.Generator, shape: tuple[int, int, int], spacing: Array) -> Array:
+def bias_field(rng: np.random.Generator, space: Space) -> Array:
     """Smooth multiplicative shading around 1, as of MR receive coils."""
-    return np.exp(np.float32(rng.uniform(0.05, 0.3)) * smooth_noise(rng, shape, list(spacing), 260.0))
+    strength = np.float32(rng.uniform(0.05, 0.3))
+    return np.exp(strength * smooth_noise(rng, space.shape, space.spacing, 260.0))

@@ -20,6 +20,8 @@ Box = tuple[slice, slice, slice]
 
 REACH_MM = 7.0
 """How far outside a shape its distance is still known; neighbours that keep a gap need no more."""
+FAR_MM = 30.0
+"""The distance assumed where a shape's own is not known."""
 
 
 @dataclass
@@ -31,13 +33,14 @@ class Shape:
 
 
 def smooth_noise(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], wavelength: float
+    rng: np.random.Generator, shape: Sequence[int], spacing: ArrayLike, wavelength: float
 ) -> Array:
     """Gaussian noise of unit variance that varies over about `wavelength` mm.
 
     Random coefficients of a cubic B-spline lattice, expanded one axis at a time.
     """
-    bases = [_bspline_basis(n, s / (wavelength / 2)) for n, s in zip(shape, spacing, strict=True)]
+    steps = np.asarray(spacing, float) / (wavelength / 2)
+    bases = [_bspline_basis(n, step) for n, step in zip(shape, steps, strict=True)]
     field = rng.standard_normal([basis.shape[1] for basis in bases]).astype(np.float32)
     for basis in bases:  # each product moves its axis to the end, so three of them restore the order
         field = np.tensordot(field, basis, axes=(0, 1))
@@ -57,37 +60,38 @@ class Space:
     """The voxel grid with the body coordinates of every voxel.
 
     Args:
-        shape: (I, J, K) voxels, axial: i to the left, j to the back, k to the head.
-        spacing: mm.
-        middle: body coordinates (3,) at the centre of the grid.
-        pose: (3, 3) matrix from grid millimetres to body millimetres (rotation and size).
-        deformation: (3,) standard deviation of the elastic displacement along x, y, z in mm.
+        shape: (I, J, K) voxels.
+        matrix: (3, 3) from voxel indices to body mm (orientation, spacing, size of the patient).
+        start: (3,) body coordinates of voxel (0, 0, 0).
+        deformation: standard deviation of a smooth elastic displacement along each axis in mm.
+
+    Attributes:
+        spacing: (3,) mm.
+        slice_axis: the voxel axis that runs along the body.
+        coordinates: body coordinates x, y, z, each of shape (I, J, K).
     """
 
     def __init__(
         self,
         rng: np.random.Generator,
         shape: tuple[int, int, int],
-        spacing: tuple[float, float, float],
         *,
-        middle: ArrayLike,
-        pose: ArrayLike,
-        deformation: Sequence[float] = (0.0, 0.0, 0.0),
+        matrix: NDArray,
+        start: NDArray,
+        deformation: float = 0.0,
     ) -> None:
-        self.shape, self.spacing = shape, np.asarray(spacing, float)
-        self.pose = np.asarray(pose, float) * self.spacing
-        self.start = np.asarray(middle, float) - self.pose @ ((np.asarray(shape) - 1) / 2)
+        self.shape, self.matrix, self.start = shape, matrix, start
+        self.spacing = np.linalg.norm(matrix, axis=0)
+        self.slice_axis = int(np.argmax(np.abs(matrix[2])))
+        self.shift = 2 * deformation
         index = [np.arange(n, dtype=np.float32) for n in shape]
         self.coordinates: list[Array] = []
-        self.shift = np.zeros(3)
         for axis in range(3):
-            row, start = self.pose[axis].astype(np.float32), np.float32(self.start[axis])
-            i, j, k = (row[a] * index[a] for a in range(3))
-            field = i[:, None, None] + j[None, :, None] + (k + start)[None, None, :]
-            if deformation[axis] > 0:
-                wave = np.clip(smooth_noise(rng, shape, spacing, 170.0), -2, 2)
-                field = field + np.float32(deformation[axis]) * wave
-                self.shift[axis] = 2 * deformation[axis]
+            i, j, k = (np.float32(matrix[axis, a]) * index[a] for a in range(3))
+            field = i[:, None, None] + j[None, :, None] + (k + np.float32(start[axis]))[None, None, :]
+            if deformation > 0:
+                wave = np.clip(smooth_noise(rng, shape, self.spacing, 170.0), -2, 2)
+                field = field + np.float32(deformation) * wave
             self.coordinates.append(field)
 
     @property
@@ -100,7 +104,7 @@ class Space:
         margin = self.shift + REACH_MM
         corners = np.stack([np.asarray(low) - margin, np.asarray(high) + margin])
         picks = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
-        voxels = (corners[picks, np.arange(3)] - self.start) @ np.linalg.inv(self.pose).T
+        voxels = (corners[picks, np.arange(3)] - self.start) @ np.linalg.inv(self.matrix).T
         first = np.clip(np.floor(voxels.min(0)), 0, self.shape).astype(int)
         last = np.clip(np.ceil(voxels.max(0)) + 1, first, self.shape).astype(int)
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
@@ -122,11 +126,11 @@ class Space:
         """A round tube along a cubic spline through `points` (n, 3), radius given at each point."""
         line, radius = spline(points, radii, pieces)
         box = self.box((line - radius[:, None]).min(0), (line + radius[:, None]).max(0))
-        distance = np.full(self.coordinates[0][box].shape, 4 * REACH_MM, np.float32)
+        distance = np.full(self.coordinates[0][box].shape, FAR_MM, np.float32)
         for a, b, ra, rb in zip(line[:-1], line[1:], radius[:-1], radius[1:], strict=True):
             low = np.minimum(a - ra, b - rb)
             piece = _overlap(self.box(low, np.maximum(a + ra, b + rb)), box)
-            part = distance[_within(piece, box)]
+            part = distance[_relative(piece, box)]
             np.minimum(part, _capsule_distance(self.at(piece), (a, b), (ra, rb)), out=part)
         return Shape(box, distance)
 
@@ -189,6 +193,33 @@ def _capsule_distance(
     return np.sqrt(x * x + y * y + z * z) - (np.float32(radii[0]) + along * np.float32(radii[1] - radii[0]))
 
 
+def plate_distance(x: Array, y: Array, a: NDArray, b: NDArray) -> Array:
+    """Distance in the axial plane to the segment from a to b, whatever the height."""
+    axis = (b - a).astype(np.float32)
+    px, py = x - np.float32(a[0]), y - np.float32(a[1])
+    along = np.clip((px * axis[0] + py * axis[1]) / np.float32(axis @ axis), 0, 1)
+    return np.hypot(px - along * axis[0], py - along * axis[1])
+
+
+def plane_distance(
+    xyz: tuple[Array, Array, Array], a: NDArray, b: NDArray, towards: tuple[float, float, float]
+) -> Array:
+    """Signed distance to the plane through a and b whose outward side is as near `towards` as can be."""
+    along = (b - a) / np.linalg.norm(b - a)
+    normal = np.array(towards) - along * (np.array(towards) @ along)
+    nx, ny, nz = (normal / np.linalg.norm(normal)).astype(np.float32)
+    x, y, z = (c - np.float32(m) for c, m in zip(xyz, a, strict=True))
+    return x * nx + y * ny + z * nz
+
+
+def within(shape: Shape, box: Box) -> Array:
+    """The shape's distance on another box, far outside where it is not known."""
+    out = np.full([s.stop - s.start for s in box], FAR_MM, np.float32)
+    common = _overlap(shape.box, box)
+    out[_relative(common, box)] = shape.distance[_relative(common, shape.box)]
+    return out
+
+
 def _overlap(a: Box, b: Box) -> Box:
     i, j, k = (
         slice(max(p.start, q.start), max(p.start, q.start, min(p.stop, q.stop)))
@@ -197,7 +228,7 @@ def _overlap(a: Box, b: Box) -> Box:
     return i, j, k
 
 
-def _within(inner: Box, outer: Box) -> Box:
+def _relative(inner: Box, outer: Box) -> Box:
     """The inner box in the outer box's own indices."""
     i, j, k = (slice(p.start - q.start, p.stop - q.start) for p, q in zip(inner, outer, strict=True))
     return i, j, k
@@ -221,3 +252,9 @@ def rotation(about_x: float = 0.0, about_y: float = 0.0, about_z: float = 0.0) -
     ry = np.array([[np.cos(ay), 0, np.sin(ay)], [0, 1, 0], [-np.sin(ay), 0, np.cos(ay)]])
     rz = np.array([[np.cos(az), -np.sin(az), 0], [np.sin(az), np.cos(az), 0], [0, 0, 1]])
     return rz @ ry @ rx
+
+
+def random_direction(rng: np.random.Generator) -> NDArray:
+    """(3,) unit vector, all directions alike."""
+    direction = rng.standard_normal(3)
+    return direction / np.linalg.norm(direction)
