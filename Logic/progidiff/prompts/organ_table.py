@@ -143,6 +143,7 @@ class OrganTable:
         return self._organ_by_key.get(name_key(name))
 
 
+@lru_cache(maxsize=4096)
 def name_key(name: str) -> str:
     """Only the letters and digits of a name, in lower case and without accents."""
     folded = unicodedata.normalize("NFKD", name).casefold().translate(_LIGATURES)

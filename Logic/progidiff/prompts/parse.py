@@ -11,7 +11,7 @@ from rapidfuzz import fuzz
 
 from progidiff.errors import PromptError
 from progidiff.prompts.organ_table import Group, Organ, name_key, organ_table
-from progidiff.prompts.recognise import Token, recognise
+from progidiff.prompts.recognise import Token, is_pair, recognise
 from progidiff.prompts.target import Target
 
 LONGEST_PROMPT = 1000
@@ -194,17 +194,13 @@ def _mention(token: Token, sides: list[Token], excluded: bool) -> _Mention:
 def _excluded_side(tokens: list[Token], index: int, excluded: list[bool]) -> _Mention:
     """ "Both kidneys, but not the left": a side without a noun takes that side from the pair before it."""
     token = tokens[index]
-    pairs = [other for other in tokens[:index] if _is_pair(other)]
+    pairs = [other for other in tokens[:index] if is_pair(other)]
     if not (excluded[index] and pairs):
         raise PromptError(
             f"The prompt does not say what “{token.entry.value[0]}” belongs to.",
             "Only kidneys and adrenal glands have a side: write “left kidney”, or leave the side out.",
         )
     return _mention(Token(pairs[-1].entry, token.start, token.stop, token.key), [token], excluded=True)
-
-
-def _is_pair(token: Token) -> bool:
-    return token.kind == "organs" and len(token.entry.value) == 2
 
 
 def _excluded(tokens: list[Token]) -> list[bool]:
@@ -278,7 +274,7 @@ def _neighbour(tokens: list[Token], start: int, step: int, gap: tuple[str, ...])
     index = start + step
     while 0 <= index < len(tokens) and tokens[index].kind in gap:
         index += step
-    return index if 0 <= index < len(tokens) and _is_pair(tokens[index]) else None
+    return index if 0 <= index < len(tokens) and is_pair(tokens[index]) else None
 
 
 def _targets(prompt: str, mentions: list[_Mention]) -> list[Target]:

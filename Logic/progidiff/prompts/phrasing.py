@@ -8,10 +8,12 @@ from __future__ import annotations
 import random
 import re
 from functools import lru_cache
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from progidiff.prompts.organ_table import Organ, name_key, organ_table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _VERBS = (
     "segment", "outline", "delineate", "contour", "extract", "find", "show", "show me", "mark", "highlight",

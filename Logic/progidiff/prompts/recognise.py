@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -91,7 +91,7 @@ def recognise(prompt: str) -> list[Token]:
         key = "".join(piece.key for piece in pieces[at : at + length])
         tokens.append(Token(entry, first.start, last.stop, key))
         at += length
-    return tokens
+    return [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
 
 
 def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
@@ -108,7 +108,7 @@ def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
         entry = _exact(words[:length]) or _misspelt(tuple(words[:length]))
         if entry:
             return length, entry
-    return 1, Entry("filler" if words[0].isdigit() or not words[0] else "unknown")
+    return 1, Entry("filler" if _says_nothing(words[0]) else "unknown")
 
 
 def _exact(words: list[str]) -> Entry | None:
@@ -126,10 +126,11 @@ def _german_compound(key: str) -> Entry | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def _misspelt(words: tuple[str, ...]) -> Entry | None:
     """The one organ name of as many words that is close enough, unless another known word is as close."""
     found: dict[Entry, int] = {}
-    for known_words, entry in _organ_names():
+    for known_words, entry in _organ_names().get(len(words), ()):
         errors = _errors(words, known_words)
         if errors is not None:
             found[entry] = min(errors, found.get(entry, errors))
@@ -143,9 +144,7 @@ def _misspelt(words: tuple[str, ...]) -> Entry | None:
 
 
 def _errors(words: tuple[str, ...], known_words: tuple[str, ...]) -> int | None:
-    """Typing errors between two phrases, or None where a word has too many of them."""
-    if len(words) != len(known_words):
-        return None
+    """Typing errors between two phrases of as many words, or None where a word has too many of them."""
     total = 0
     for word, known in zip(words, known_words, strict=True):
         limit = _allowed_errors(known, in_phrase=len(words) > 1)
@@ -169,6 +168,49 @@ def _is_other_word(word: str, errors: int) -> bool:
         entry.kind == "other" and OSA.distance(word, key, score_cutoff=errors) <= errors
         for key, entry in _lexicon().items()
     )
+
+
+def _says_nothing(word: str) -> bool:
+    """Numbers, signs, and misspelt words that are not about organs ("segmnet")."""
+    if not word or word.isdigit():
+        return True
+    limit = 2 if len(word) > 8 else 1
+    return len(word) > 5 and any(
+        entry.kind in ("filler", "command")
+        and len(key) > 4
+        and OSA.distance(word, key, score_cutoff=limit) <= limit
+        for key, entry in _lexicon().items()
+    )
+
+
+def _as_misspelt_side(tokens: list[Token], index: int) -> Token:
+    """A token, read as a side where it stands beside a paired organ and looks like one ("rigth kidney").
+
+    To ignore it would silently segment both.
+    """
+    token = tokens[index]
+    if token.kind != "unknown" or not any(is_pair(tokens[at]) for at in _beside(tokens, index)):
+        return token
+    for key, entry in _lexicon().items():
+        alike = len(key) >= 4 and key[0] == token.key[0] and OSA.distance(key, token.key, score_cutoff=1) <= 1
+        if alike and entry.kind in ("side before", "side after"):
+            return replace(token, entry=entry)
+    return token
+
+
+def is_pair(token: Token) -> bool:
+    """Whether a token names the right and the left organ of a pair."""
+    return token.kind == "organs" and len(token.entry.value) == 2
+
+
+def _beside(tokens: list[Token], index: int) -> Iterator[int]:
+    """Indices of the nearest tokens to the left and right that say something."""
+    for step in (-1, 1):
+        at = index + step
+        while 0 <= at < len(tokens) and tokens[at].kind in ("filler", "break"):
+            at += step
+        if 0 <= at < len(tokens):
+            yield at
 
 
 @lru_cache(maxsize=1)
@@ -226,10 +268,11 @@ def _sided_words() -> dict[str, Entry]:
 
 
 @lru_cache(maxsize=1)
-def _organ_names() -> tuple[tuple[tuple[str, ...], Entry], ...]:
-    """The organ names as words, for comparing with misspelt ones."""
-    names = {}
+def _organ_names() -> dict[int, list[tuple[tuple[str, ...], Entry]]]:
+    """The words of every organ name, by their number, for comparing with misspelt ones."""
+    names: dict[int, dict[tuple[str, ...], Entry]] = {}
     for name, entry in _names():
         for spelling in {name, name.replace("ö", "oe")}:
-            names[tuple(name_key(word) for word in re.findall(r"[^\W_]+", spelling))] = entry
-    return tuple(names.items())
+            words = tuple(name_key(word) for word in re.findall(r"[^\W_]+", spelling))
+            names.setdefault(len(words), {})[words] = entry
+    return {count: list(entries.items()) for count, entries in names.items()}

@@ -10,8 +10,8 @@ from progidiff.prompts.target import Side
 
 # A side that stands before its noun ("left kidney"), unless there is none ("kidney, left").
 SIDE_BEFORE: dict[Side, str] = {
-    "right": "right r rt righthand rightsided rechte rechter rechtes rechten rechtem rechtsseitige re",
-    "left": "left l lt lefthand leftsided linke linker linkes linken linkem linksseitige li",
+    "right": "right r rt righthand rightsided rechte rechter rechtes rechten rechtem rechtsseitige",
+    "left": "left l lt lefthand leftsided linke linker linkes linken linkem linksseitige",
 }
 # A side that stands after its noun ("rein gauche").
 SIDE_AFTER: dict[Side, str] = {
@@ -65,17 +65,19 @@ FILLERS = """
     completa segmentación máscara contorno órgano órganos imagen gracias aquí lo me
     ubi quaeso segmentatio totum tota uterque ambo organum organa
     male female man woman adult child year years old yo very much more most pretty possible visible present
-    available high low quality axial coronal sagittal hounsfield window resolution fine draft smooth accurate quick
-    lives lived live liner lifer lover lower layer level never niece livre livrer bazar
+    available high low quality axial coronal sagittal hounsfield window resolution fine draft
+    smooth accurate quick
+    lives lived live liner lifer lover lower layer level never niece
 """
 # Several words that would mean something else one by one.
 PHRASES_WITHOUT_MEANING = (
-    "right now", "right away", "right here", "all right", "nothing but", "not only", "but also",
-    "if not", "portal venous",
-    "portal venous phase", "portalvenöse Phase", "portalvenösen Phase", "portalvenöser Phase", "without contrast", "no contrast", "non contrast", "not enhanced", "non enhanced",
-    "ohne Kontrast", "ohne Kontrastmittel", "sans contraste", "sans injection", "sin contraste",
-    "why not", "if you do not mind", "if you don't mind", "vor allem", "all of it", "segmentez moi",
-    "nicht nur", "nothing else", "nothing more", "sonst nichts", "rien d'autre", "nada más",
+    "right now", "right away", "all right", "nothing but", "not only", "but also", "if not",
+    "portal venous", "portal venous phase", "portalvenöse Phase", "portalvenösen Phase",
+    "portalvenöser Phase", "without contrast", "no contrast", "non contrast", "not enhanced",
+    "non enhanced", "ohne Kontrast", "ohne Kontrastmittel", "sans contraste", "sans injection",
+    "sin contraste", "why not", "if you do not mind", "if you don't mind", "vor allem", "all of it",
+    "segmentez moi", "nicht nur", "nothing else", "nothing more", "sonst nichts", "rien d'autre",
+    "nada más",
 )  # fmt: skip
 PHRASES_OF_EXCEPTION = (
     "apart from",
@@ -84,7 +86,6 @@ PHRASES_OF_EXCEPTION = (
     "à part",
     "leave out",
     "do not",
-    "all but",
 )
 
 # Structures that are often asked for and cannot be given: never taken for a misspelt organ.
@@ -105,7 +106,7 @@ OTHER_STRUCTURES = """
     nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus parotid gland
     glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary tonsil larynx
     pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles half gallstone
-    gallstones adrenalin adrenaline precava postcard hepatitis
+    gallstones adrenaline precava postcard hepatitis
     lunge lungen lungenflügel herz hirn gehirn schädel knochen wirbel wirbelkörper wirbelsäule rippe
     rippen darm dünndarm dickdarm enddarm zwölffingerdarm blase harnblase harnleiter gebärmutter
     eierstock eierstöcke hoden prostata becken tumoren läsion läsionen zyste zysten arterie arterien
