@@ -1,4 +1,7 @@
-"""Maps of the whole grid that put all organs of a result together."""
+"""Maps of the whole grid that put all organs of a result together.
+
+They are laid out as image files are, the first axis fastest, so that writing does not turn them.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ def consensus_labels(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.uint
     Where the consensus masks of two organs overlap, the one with the higher mean probability has
     the voxel.
     """
-    labels = np.zeros(grid.shape, np.uint8)
-    highest = np.zeros(grid.shape, np.float32)
+    labels = np.zeros(grid.shape, np.uint8, order="F")
+    highest = np.zeros(grid.shape, np.float32, order="F")
     for group in sets:
         if group.consensus is None or not group.found:
             continue
@@ -32,7 +35,7 @@ def consensus_labels(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.uint
 
 def mean_probability_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.float32]:
     """(I, J, K) float32: mean of the proposals' probabilities; the highest of several organs."""
-    highest = np.zeros(grid.shape, np.float32)
+    highest = np.zeros(grid.shape, np.float32, order="F")
     for group in sets:
         if group.consensus is not None:
             region = group.consensus.region
@@ -43,7 +46,7 @@ def mean_probability_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.
 def agreement_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.float32]:
     """(I, J, K) float32 in [0, 1]: agreement of the proposals (1: all say the same); the lowest of
     several organs."""
-    lowest = np.ones(grid.shape, np.float32)
+    lowest = np.ones(grid.shape, np.float32, order="F")
     for group in sets:
         if group.consensus is not None and group.agreement_in_region is not None:
             region = group.consensus.region

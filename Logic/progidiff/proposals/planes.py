@@ -55,8 +55,7 @@ class Plane:
 
 def cut(array: NDArray, grid: Grid, plane: Plane, pixels: int, outside: float) -> NDArray[np.float32]:
     """(pixels, pixels) float32 values of `array`, which covers `grid`, linearly interpolated."""
-    to_voxels = np.linalg.inv(grid.affine)
-    index = np.tensordot(to_voxels[:3, :3], plane.points(pixels), axes=1) + to_voxels[:3, 3, None, None]
+    index = _voxel_index(grid, plane, pixels)
     # Half a voxel beyond the outermost centres still belongs to the volume.
     shape = np.array(grid.shape)[:, None, None]
     covered = ((index > -0.5 - 1e-6) & (index < shape - 0.5 + 1e-6)).all(axis=0)
@@ -69,12 +68,16 @@ def cut_proposal(proposal: Proposal, plane: Plane, pixels: int) -> NDArray[np.fl
     probability = proposal.probability_in_region
     if probability.size == 0:
         return np.zeros((pixels, pixels), np.float32)
-    padded = np.pad(probability, 1)  # so that the interpolation falls to zero at the region's faces
-    affine = proposal.grid.affine.copy()
-    starts = np.array([side.start - 1 for side in proposal.region])
-    affine[:3, 3] += affine[:3, :3] @ starts
-    shape = (padded.shape[0], padded.shape[1], padded.shape[2])
-    return cut(padded, Grid(shape, affine), plane, pixels, 0.0)
+    starts = np.array([[[side.start]] for side in proposal.region])
+    index = _voxel_index(proposal.grid, plane, pixels) - starts
+    # Falls to zero within a voxel of the region's faces.
+    return ndimage.map_coordinates(probability, index, output=np.float32, order=1, mode="grid-constant")
+
+
+def _voxel_index(grid: Grid, plane: Plane, pixels: int) -> NDArray[np.float64]:
+    """(3, pixels, pixels) fractional voxel index of the pixel centres."""
+    to_voxels = np.linalg.inv(grid.affine)
+    return np.tensordot(to_voxels[:3, :3], plane.points(pixels), axes=1) + to_voxels[:3, 3, None, None]
 
 
 def planes_that_show(proposals: Sequence[Proposal], axial: int = 5) -> list[Plane]:
