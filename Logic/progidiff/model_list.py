@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from dataclasses import dataclass
@@ -66,6 +67,27 @@ def card_summary(card: Path) -> str:
         if summary := " ".join(filter(None, lines)):
             return summary
     return ""
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of all safetensors files below a model folder.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in sorted(
+            folder.rglob("*.safetensors"), key=lambda path: path.relative_to(folder).as_posix()
+        ):
+            with path.open("rb") as file:
+                content = hashlib.sha256()
+                while block := file.read(1 << 20):
+                    content.update(block)
+            digest.update(f"{path.relative_to(folder).as_posix()} {content.hexdigest()}\n".encode())
+    except OSError as error:
+        raise ModelError(f"The model in {folder} cannot be read ({error}).", "Install it again.") from error
+    return digest.hexdigest()
 
 
 def require_model(name: str) -> InstalledModel:

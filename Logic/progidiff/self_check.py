@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import progidiff
 from progidiff.errors import ProGiDiffError
-from progidiff.model_list import installed_models
+from progidiff.model_list import installed_models, weights_hash
 
 GIB = 1 << 30
 PACKAGES = ("diffusers", "transformers", "peft", "safetensors", "numpy", "scipy", "SimpleITK", "rapidfuzz")
@@ -141,4 +141,4 @@ def _models() -> Iterator[Finding]:
     if not models:
         yield Finding("Models", "none installed", False)
     for model in models:
-        yield Finding("Model", f"{model.id} ({model.path})")
+        yield Finding("Model", f"{model.id} ({model.path}), hash {weights_hash(model.path)}")

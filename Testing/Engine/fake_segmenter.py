@@ -62,6 +62,7 @@ class FakeSegmenter:
     def prepare(self, volume: Volume, modality: str = "auto") -> FakePrepared:
         if "noisy" in self.behaviours:
             print("a library prints")
+            print("hub offline:", os.environ.get("HF_HUB_OFFLINE"))
             os.write(1, b"C code prints\n")
             child = "import sys; print('a child reads', repr(sys.stdin.read()))"
             subprocess.run([sys.executable, "-c", child], check=True)

@@ -13,6 +13,7 @@ import numpy as np
 import progidiff
 import pytest
 from progidiff.cli.main import COMMANDS, main
+from progidiff.model_list import weights_hash
 from progidiff.volumes import read_volume, write_volume
 from progidiff.volumes.volume import Volume, axial_grid
 
@@ -239,6 +240,19 @@ def test_models_come_with_the_summary_of_their_card(
     assert capsys.readouterr().out == card + "\n"
     assert main(["models", "nobody"]) == 1
     assert "mine" in capsys.readouterr().err
+
+
+def test_the_hash_follows_weights_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "model.safetensors").write_bytes(b"weights")
+        (tmp_path / name / "README.md").write_text(name)
+    assert weights_hash(tmp_path / "a") == weights_hash(tmp_path / "b")
+    (tmp_path / "b" / "unet" / "model.safetensors").write_bytes(b"weightz")
+    assert weights_hash(tmp_path / "a") != weights_hash(tmp_path / "b")
+    (tmp_path / "b" / "unet").rename(tmp_path / "b" / "other")
+    (tmp_path / "b" / "other" / "model.safetensors").write_bytes(b"weights")
+    assert weights_hash(tmp_path / "a") != weights_hash(tmp_path / "b")
 
 
 def test_phantom_writes_an_image_and_its_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

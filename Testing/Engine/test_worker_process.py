@@ -434,6 +434,7 @@ def test_what_libraries_print_goes_to_the_log(start: Callable[..., Worker]) -> N
     assert "a library prints" in worker.log
     assert "C code prints" in worker.log
     assert "a child reads ''" in worker.log  # and takes no request away
+    assert "hub offline: 1" in worker.log
 
 
 @pytest.mark.parametrize(("model", "word"), [("fake:bug", "a bug"), ("fake:exit", "a library gives up")])

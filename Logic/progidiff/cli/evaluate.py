@@ -118,7 +118,7 @@ def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
     from progidiff.training.cases import find_cases
 
     found: list[EvaluationCase] = [
-        case for folder in options.data for case in find_cases(folder) if case.image_path and case.label_path
+        case for folder in options.data for case in find_cases(folder) if case.has_image and case.has_label
     ]
     wanted = _listed(options.cases)
     unknown = sorted(set(wanted) - {case.id for case in found})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import os
 
 from progidiff.worker.channel import take_over_stdio
 
@@ -13,6 +15,8 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<n>")
     options = parser.parse_args()
     channel = take_over_stdio()
+    faulthandler.enable()  # a crash in C code leaves a word in the log
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is looked up on the network by the way
 
     # Only now, when nothing they print can reach the channel any more:
     from progidiff.segmenter_factory import load_segmenter
