@@ -101,6 +101,19 @@ def test_planes_run_from_head_to_foot_through_slices_of_the_organ():
     assert cut_proposal(proposal, coronal, 40).max() > 0.5
 
 
+@pytest.mark.parametrize(
+    ("view", "center", "expected"),
+    [
+        ("axial", [0, 0, 104.4], "S 104 mm"),
+        ("axial", [0, 0, -7], "I 7 mm"),
+        ("coronal", [0, 12, -7], "A 12 mm"),
+        ("coronal", [0, -12, 5], "P 12 mm"),
+    ],
+)
+def test_a_plane_says_where_it_lies(view, center, expected):
+    assert Plane(view, np.array(center, float), 100.0).position == expected
+
+
 def test_an_organ_in_one_slice_has_one_plane():
     probability = np.zeros((24, 20, 1), np.float32)
     probability[5:15, 5:15] = 1.0

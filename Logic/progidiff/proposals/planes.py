@@ -41,9 +41,10 @@ class Plane:
 
     @property
     def position(self) -> str:
-        """Where the plane lies, such as "S 1042 mm" or "A -13 mm"."""
-        letter, axis = ("S", 2) if self.view == "axial" else ("A", 1)
-        return f"{letter} {self.center[axis]:.0f} mm"
+        """Where the plane lies, such as "S 1042 mm" or "P 13 mm", in Slicer's letters."""
+        value = self.center[2] if self.view == "axial" else self.center[1]
+        letters = "SI" if self.view == "axial" else "AP"
+        return f"{letters[int(value < 0)]} {abs(value):.0f} mm"
 
     def points(self, pixels: int) -> NDArray[np.float64]:
         """(3, pixels, pixels) RAS mm of the pixel centres, rows from top to bottom."""
