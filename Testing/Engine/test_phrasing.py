@@ -11,7 +11,7 @@ from progidiff.prompts import organ_table, parse_prompt
 from progidiff.prompts.organ_table import name_key
 from progidiff.prompts.phrasing import captions, paraphrases
 
-each_organ = pytest.mark.parametrize("organ", organ_table(), ids=lambda organ: organ.id)
+each_organ = pytest.mark.parametrize("organ", organ_table().organs, ids=lambda organ: organ.id)
 
 
 @each_organ

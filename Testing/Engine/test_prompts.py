@@ -117,6 +117,9 @@ REFUSED = {
     "gastric xyzzy": "“gastric xyzzy”",
     "superior vena cava": "inferior vena cava",
     "urinary bladder": "gallbladder",
+    "spinal canal": "“spinal canal”",
+    "incur": "“incur”",
+    "andreas": "“andreas”",
     "livr": "Did you mean “liver”",
     "liver spleeeeeen": "Did you mean “spleen”",
     "head of the pancreas": "“head”",
@@ -168,7 +171,7 @@ def test_unknown_beside_known_advises_to_leave_it_out() -> None:
         parse_prompt("liver, lung and heart")
 
 
-@pytest.mark.parametrize("organ", organ_table(), ids=lambda organ: organ.id)
+@pytest.mark.parametrize("organ", organ_table().organs, ids=lambda organ: organ.id)
 def test_every_name_parses_to_its_organ(organ) -> None:
     for name in organ.names:
         assert organs_of(name) == [organ.id], name
@@ -320,7 +323,8 @@ def test_one_typing_error_never_gives_another_organ(organ_and_name, kind, place,
     try:
         found = organs_of(changed)
     except PromptError as error:
-        assert len(changed) < 5 or kind == "replace", error
+        common = name == organ_table().by_id(organ).name
+        assert not common or len(changed) < 5 or kind == "replace", error
     else:
         assert found == [organ]
 

@@ -15,7 +15,7 @@ from typing import Literal
 from rapidfuzz.distance import OSA
 
 from progidiff.prompts import vocabulary
-from progidiff.prompts.organ_table import name_key, name_keys, organ_table
+from progidiff.prompts.organ_table import Group, Organ, name_key, name_keys, organ_table
 
 Kind = Literal[
     "organs",  # value: ids of the organs named; right and left of a pair where the word gives no side
@@ -149,7 +149,8 @@ def _errors(words: tuple[str, ...], known_words: tuple[str, ...]) -> int | None:
     for word, known in zip(words, known_words, strict=True):
         limit = _allowed_errors(known, in_phrase=len(words) > 1)
         errors = OSA.distance(word, known, score_cutoff=limit)
-        if errors > limit or (errors and len(known) < 8 and word[:1] != known[:1]):
+        wrong_start = word[:1] != known[:1] and (len(known) < 8 or errors > 1)
+        if errors > limit or (errors and wrong_start):
             return None
         total += errors
     return total if len(words) > 1 or total == 0 or len(words[0]) >= 5 else None
@@ -270,9 +271,20 @@ def _sided_words() -> dict[str, Entry]:
 @lru_cache(maxsize=1)
 def _organ_names() -> dict[int, list[tuple[tuple[str, ...], Entry]]]:
     """The words of every organ name, by their number, for comparing with misspelt ones."""
+    rare = _short_rare_names()
     names: dict[int, dict[tuple[str, ...], Entry]] = {}
     for name, entry in _names():
-        for spelling in {name, name.replace("ö", "oe")}:
+        for spelling in {name, name.replace("ö", "oe")} - rare:
             words = tuple(name_key(word) for word in re.findall(r"[^\W_]+", spelling))
             names.setdefault(len(words), {})[words] = entry
     return {count: list(entries.items()) for count, entries in names.items()}
+
+
+def _short_rare_names() -> set[str]:
+    """Names that common words resemble by chance: "caval" and canal, "iecur" and incur, "alles" and aller."""
+    table = organ_table()
+    items: list[Organ | Group] = [*table.organs, *table.groups]
+    rare = {name for item in items for name in (*item.synonyms["la"], *item.adjectives)}
+    usual = {name for organ in table for language in ("en", "de") for name in organ.synonyms[language]}
+    everything = {name for group in table.groups if group.id == "all" for name in group.names}
+    return {name for name in (rare - usual) | everything if len(name) < 7}
