@@ -29,7 +29,7 @@ class Cohort:
     labels_by: str
 
 
-PHANTOMS = Cohort("Phantoms", "exact by construction (procedural anatomy, no patient)")
+_BY_CONSTRUCTION = "exact by construction (procedural anatomy, no patient)"
 _KNOWN = {
     "btcv_": Cohort("BTCV CT", "drawn by hand (BTCV challenge, portal-venous abdominal CT)"),
     "chaos_t2_": Cohort("CHAOS T2-SPIR MR", "drawn by hand (CHAOS challenge)"),
@@ -47,7 +47,7 @@ def cohort_of(case_id: str, kind: str, modality: str, labels_by: str = "") -> Co
         labels_by: what the user said of the labels; wins over what is known by name.
     """
     if kind == "phantom":
-        return PHANTOMS
+        return Cohort(f"{modality} phantoms", _BY_CONSTRUCTION)
     known = next((cohort for prefix, cohort in _KNOWN.items() if case_id.startswith(prefix)), None)
     if known is None:
         return Cohort(f"Own {modality}", labels_by or "not stated")

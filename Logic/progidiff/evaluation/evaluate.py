@@ -8,7 +8,6 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,9 +38,9 @@ class EvaluationCase(Protocol):
     @property
     def organs(self) -> Iterable[str]: ...
 
-    def load_image(self) -> Volume: ...
-
-    def load_label(self) -> Volume: ...
+    def load(self) -> tuple[Volume, Volume]:
+        """Image, and label map with the organ table's numbers on the same grid."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,10 @@ class PhantomCase:
 
         return tuple(organ.id for organ in organ_table().organs)
 
-    def load_image(self) -> Volume:
-        return _phantom(self)[0]
+    def load(self) -> tuple[Volume, Volume]:
+        from progidiff.training.phantom import make_phantom
 
-    def load_label(self) -> Volume:
-        return _phantom(self)[1]
-
-
-@lru_cache(maxsize=1)
-def _phantom(case: PhantomCase) -> tuple[Volume, Volume]:
-    from progidiff.training.phantom import make_phantom
-
-    return make_phantom(case.seed, "MR" if case.modality == "MR" else "CT")
+        return make_phantom(self.seed, self.modality)
 
 
 @dataclass(frozen=True)
@@ -164,24 +155,28 @@ def _evaluate_case(
     predictor: Predictor, case: EvaluationCase, settings: Settings, output: Path, labels_by: str
 ) -> tuple[CaseRecord, bool]:
     """The record of a case, and whether an earlier run had finished it."""
-    image, label = case.load_image(), case.load_label()
-    if label.shape != image.shape:
-        raise CasesError(f"Image and label of {case.id} differ in size.", "Resample the label to its image.")
-    organs = [organ for organ in case.organs if not settings.organs or organ in settings.organs]
+    image, label = case.load()
+    organs = _organs_to_ask(case, settings)
     key = _key(predictor, image, label, settings, organs)
-    path = output / "cases" / f"{case.id}.{key[:_KEY_LETTERS]}.json"
+    path = output / "cases" / f"{case.id.replace('/', '_')}.{key[:_KEY_LETTERS]}.json"
     finished = path.is_file()
-    if finished:
-        record = CaseRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
-    else:
-        record = _measure_case(
+    if not finished:
+        measured = _measure_case(
             predictor, case, image=image, label=label, settings=settings, organs=organs, key=key
         )
+        write_json(measured.to_json(), path)
+    record = CaseRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
     cohort = cohort_of(case.id, record.kind, record.modality, labels_by)
     record.cohort, record.labels_by = cohort.name, cohort.labels_by
-    if not finished:
-        write_json(record.to_json(), path)
     return record, finished
+
+
+def _organs_to_ask(case: EvaluationCase, settings: Settings) -> list[str]:
+    """The annotated organs that are wanted, in the organ table's order."""
+    from progidiff.prompts import organ_table
+
+    wanted = set(case.organs) & set(settings.organs or case.organs)
+    return [organ.id for organ in organ_table().organs if organ.id in wanted]
 
 
 def _measure_case(

@@ -69,12 +69,13 @@ def render(report: Json) -> str:
 
 def _facts(report: Json) -> str:
     settings = report["settings"]
-    steps = settings["steps"] or "the model's default"
+    steps = " or ".join(str(n) for n in report["steps"]) or "no"
+    chosen = "asked for" if settings["steps"] else "the model's default"
     software = ", ".join(f"{name} {version}" for name, version in report["software"].items())
     lines = [
         f"- measured {report['created']} by `{report['command']}`",
-        f"- {settings['proposals']} proposals an organ, steps: {steps}, seed {settings['seed']}, prompt "
-        '"segment the ORGAN"',
+        f"- {settings['proposals']} proposals an organ, {steps} denoising steps ({chosen}), seed "
+        f'{settings["seed"]}, prompt "segment the ORGAN"',
         *(_model_line("model", model) for model in report["models"]),
         *(_model_line("baseline", model) for model in report["baseline"]),
         f"- {software}",

@@ -146,8 +146,8 @@ def _add_jitter(
 
 def _dice_with_total(mask: Mask, reference_in_box: Mask, reference_total: int) -> float:
     """Dice where the reference reaches beyond the box that holds the whole mask."""
-    overlap = np.count_nonzero(mask & reference_in_box)
-    return 2.0 * overlap / (np.count_nonzero(mask) + reference_total)
+    overlap = int(np.count_nonzero(mask & reference_in_box))
+    return 2.0 * overlap / (int(np.count_nonzero(mask)) + reference_total)
 
 
 def _add_calibration(record: OrganRecord, crop: _Cropped) -> None:

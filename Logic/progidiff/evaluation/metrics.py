@@ -59,8 +59,8 @@ def implementation(tolerance_mm: float) -> str:
 
 def dice(a: Mask, b: Mask) -> float:
     """2|A∩B| / (|A|+|B|) of two masks of one shape; two empty masks agree: 1."""
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 1.0 if total == 0 else 2.0 * np.count_nonzero(a & b) / total
+    total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+    return 1.0 if total == 0 else 2.0 * int(np.count_nonzero(a & b)) / total
 
 
 def pairwise_dice(masks: Sequence[Mask]) -> float | None:

@@ -51,7 +51,7 @@ def draw_plots(
 def draw_dice(name: str, summary: Json, records: Sequence[CaseRecord]) -> Figure:
     """Every patient's consensus as a dot, their quartiles as a box, the other means as marks."""
     organs = list(summary["organs"])
-    figure = _figure(max(4.5, 1.6 + 0.62 * len(organs)), 4.6)
+    figure = _figure(max(5.2, 1.6 + 0.62 * len(organs)), 4.8)
     axes = figure.add_subplot()
     rng = np.random.default_rng(0)
     for place, organ in enumerate(organs):
@@ -72,8 +72,9 @@ def draw_dice(name: str, summary: Json, records: Sequence[CaseRecord]) -> Figure
     axes.set_ylabel("Dice")
     axes.grid(axis="y", color="#dddddd", linewidth=0.7)
     cases = len(summary["cases"])
-    axes.set_title(f"{name}: {cases} case{'s' if cases != 1 else ''}", loc="left", fontsize=11, pad=28)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=8, borderpad=0.2)
+    axes.set_title(f"{name}: {cases} case{'s' if cases != 1 else ''}", loc="left", fontsize=11)
+    columns = 4 if len(organs) > 8 else 2
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
     return figure
 
 
@@ -176,7 +177,12 @@ def _draw_rate(axes: Axes, curve: BinnedRate, place: np.ndarray) -> None:
 
 
 def _draw_counts(axes: Axes, curve: BinnedRate) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     bins = curve.count.size
     axes.bar((np.arange(bins) + 0.5) / bins, curve.count, width=0.9 / bins, color="#b9c7cd")
     axes.set_yscale("log")
+    axes.set_ylim(0.8, 3.0 * max(1.0, curve.count.max()))
+    axes.yaxis.set_major_locator(LogLocator(numticks=4))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylabel("voxels")

@@ -71,7 +71,7 @@ class LabelMapPredictor:
     device = ""
 
     def __init__(self, folder: Path, name: str = "") -> None:
-        files = sorted(folder.glob("*.nii.gz"))
+        files = sorted(folder.rglob("*.nii.gz"))
         if not files:
             raise CasesError(
                 f"{folder} holds no predictions.",
@@ -88,14 +88,14 @@ class LabelMapPredictor:
         return (self.folder / f"{case_id}.nii.gz").is_file()
 
     def prepare(self, case_id: str, image: Volume) -> Volume:
-        from progidiff.volumes import read_volume
+        from progidiff.volumes import read_label
 
         if not self.has(case_id):
             raise CasesError(
                 f"There is no prediction for {case_id} in {self.folder}.",
                 f"Put {case_id}.nii.gz there, or leave the case out with --cases.",
             )
-        labels = read_volume(self.folder / f"{case_id}.nii.gz")
+        labels = read_label(self.folder / f"{case_id}.nii.gz")
         if labels.shape != image.shape or not np.allclose(labels.affine, image.affine, atol=1e-2):
             raise CasesError(
                 f"The prediction for {case_id} is not on the grid of its image.",

@@ -96,12 +96,21 @@ class CaseRecord:
         return next((record for record in self.organs if record.organ == organ), None)
 
     def to_json(self) -> Json:
-        return asdict(self)
+        return rounded(asdict(self))
 
     @classmethod
     def from_json(cls, data: Json) -> CaseRecord:
         organs = [OrganRecord(**organ) for organ in data["organs"]]
         return cls(**{**data, "organs": organs})
+
+
+def rounded(data: Any) -> Any:
+    """The same JSON with six decimals: more would be noise and five times the size."""
+    if isinstance(data, dict):
+        return {key: rounded(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [rounded(value) for value in data]
+    return round(data, 6) if isinstance(data, float) else data
 
 
 def write_text(text: str, path: Path) -> None:
@@ -116,7 +125,8 @@ def write_text(text: str, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_file():
+            temporary.unlink()
         raise OutputError(
             f"{path} cannot be written ({error.strerror}).",
             "Choose a folder with free space that you may write.",
@@ -124,8 +134,15 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_json(data: Json, path: Path) -> None:
-    """Writes strict JSON: a NaN is an error here, not a surprise for the reader."""
-    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)
+    """Writes strict JSON, one line for each entry: a NaN is an error here, not a surprise for the reader."""
+    lines = []
+    for name, value in data.items():
+        if isinstance(value, list) and value:
+            body = "[\n" + ",\n".join(json.dumps(item, allow_nan=False) for item in value) + "\n]"
+        else:
+            body = json.dumps(value, allow_nan=False)
+        lines.append(f"{json.dumps(name)}: {body}")
+    write_text("{\n" + ",\n".join(lines) + "\n}\n", path)
 
 
 def read_report(folder: Path) -> Json:

@@ -15,7 +15,7 @@ from progidiff.evaluation.evaluate import Settings
 from progidiff.evaluation.markdown import render
 from progidiff.evaluation.metrics import implementation
 from progidiff.evaluation.plots import draw_plots
-from progidiff.evaluation.records import CaseRecord, Json, write_json, write_text
+from progidiff.evaluation.records import CaseRecord, Json, rounded, write_json, write_text
 from progidiff.evaluation.summary import summarise_cohorts
 
 
@@ -68,10 +68,11 @@ def build_report(
         "command": command,
         "software": software_versions(),
         "models": _models(records),
+        "steps": sorted({o.steps for r in records for o in r.organs if o.steps}),
         "baseline": _models(beside) if baseline else [],
         "settings": asdict(settings),
         "implementation": implementation(settings.tolerance_mm),
-        "cohorts": summarise_cohorts(records, beside),
+        "cohorts": rounded(summarise_cohorts(records, beside)),
         "failures": failures,
         "cases": [record.to_json() for record in records],
     }
