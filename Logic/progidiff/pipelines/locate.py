@@ -1,0 +1,98 @@
+"""From the locator's coarse probabilities to the box in which an organ is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from progidiff.pipelines.crop import crop_pixel_mm
+from progidiff.prompts import Organ
+from progidiff.volumes.volume import Grid, axial_grid
+
+FINEST_SLICE_MM = 3.0
+_BEYOND_MM = 12.0  # slices drawn above and below the coarse box; training draws as many
+_LEAST_PEAK = 0.15  # a coarse probability that stays below this is no organ
+_LARGEST_SHARE = 1.8  # of the typical extent: what exceeds it is not all organ
+
+
+@dataclass(frozen=True)
+class OrganBox:
+    """Where an organ is.
+
+    Attributes:
+        low, high: (3,) corners in canonical mm (left, posterior, superior).
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    @property
+    def center(self) -> NDArray[np.float64]:
+        return (self.low + self.high) / 2
+
+    @property
+    def extent(self) -> NDArray[np.float64]:
+        return self.high - self.low
+
+
+def locate(probability: NDArray[np.floating], grid: Grid, organ: Organ) -> OrganBox | None:
+    """The box of one organ.
+
+    Args:
+        probability: (I, J, K) on `grid`, a canonical axial grid.
+        grid: the coarse grid.
+        organ: the organ, whose usual size bounds the box.
+
+    Returns:
+        None if the organ is not in the field of view.
+    """
+    peak = float(probability.max())
+    if peak < _LEAST_PEAK:
+        return None
+    inside = probability > max(0.4 * peak, 0.1)
+    parts, count = ndimage.label(inside)
+    if count > 1:
+        mass = ndimage.sum_labels(probability, parts, np.arange(1, count + 1))
+        inside = np.isin(parts, 1 + np.flatnonzero(mass >= 0.25 * mass.max()))
+    where = np.argwhere(inside)
+    spacing = grid.spacing
+    corner = canonical_mm(grid.affine[:3, 3])
+    low = corner + (where.min(0) - 0.5) * spacing
+    high = corner + (where.max(0) + 0.5) * spacing
+    center = corner + np.median(where, 0) * spacing
+    reach = np.asarray(organ.typical_extent_mm) * _LARGEST_SHARE
+    return OrganBox(np.maximum(low, center - reach), np.minimum(high, center + reach))
+
+
+def crop_around(box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid) -> Grid:
+    """The fine grid in which the organ is drawn: a square window, and the slices that may show the organ.
+
+    Slices lie where those of `field_of_view` lie, so that thick slices are not interpolated.
+
+    Args:
+        box: where the organ is.
+        crop: edge of the window in pixels.
+        slice_mm: distance of slices.
+        field_of_view: canonical grid over the whole volume with that distance.
+    """
+    pixel = crop_pixel_mm(box.extent[:2], crop)
+    bottom = float(canonical_mm(field_of_view.affine[:3, 3])[2])
+    first = max(0, int(np.floor((box.low[2] - _BEYOND_MM - bottom) / slice_mm)))
+    last = min(field_of_view.shape[2] - 1, int(np.ceil((box.high[2] + _BEYOND_MM - bottom) / slice_mm)))
+    count = max(1, last - first + 1)
+    middle = bottom + (first + (count - 1) / 2) * slice_mm
+    center = canonical_mm(np.array([*box.center[:2], middle]))
+    return axial_grid((crop, crop, count), (pixel, pixel, slice_mm), center)
+
+
+def slice_distance(spacing_mm: float) -> float:
+    """Distance of the model's slices: the volume's own, or a multiple of at least about 3 mm if it is finer."""
+    return spacing_mm * max(1, round(FINEST_SLICE_MM / spacing_mm))
+
+
+def canonical_mm(ras: NDArray[np.floating]) -> NDArray[np.float64]:
+    """RAS millimetres ↔ canonical millimetres (left, posterior, superior); its own inverse."""
+    return np.asarray(ras, float) * np.array([-1.0, -1.0, 1.0])

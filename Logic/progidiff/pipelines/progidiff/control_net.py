@@ -1,0 +1,67 @@
+"""A ControlNet that is steered by image features instead of a control picture."""
+
+from __future__ import annotations
+
+from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+
+class MaskControlNet(ControlNetModel):
+    """diffusers' ControlNet whose conditioning embedding takes the image encoder's features.
+
+    The original expects a picture of eight times the latent size and shrinks it by convolutions.
+    Here the image encoder has done that work: its features arrive at latent resolution and are only
+    projected, by a convolution that starts at zero, so that training starts from the frozen generator.
+
+    Args:
+        feature_channels: channels of `ImageFeatures.control`.
+        (others): as in :class:`diffusers.ControlNetModel`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        feature_channels: int = 160,
+        in_channels: int = 4,
+        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock2D", "DownBlock2D"),
+        block_out_channels: tuple[int, ...] = (128, 192),
+        layers_per_block: int = 1,
+        norm_num_groups: int = 32,
+        cross_attention_dim: int = 128,
+        attention_head_dim: int | tuple[int, ...] = 8,
+        transformer_layers_per_block: int = 1,
+        act_fn: str = "silu",
+        flip_sin_to_cos: bool = True,
+        freq_shift: int = 0,
+    ) -> None:
+        super().__init__(
+            in_channels=in_channels,
+            down_block_types=down_block_types,
+            block_out_channels=block_out_channels,
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            cross_attention_dim=cross_attention_dim,
+            attention_head_dim=attention_head_dim,
+            transformer_layers_per_block=transformer_layers_per_block,
+            act_fn=act_fn,
+            flip_sin_to_cos=flip_sin_to_cos,
+            freq_shift=freq_shift,
+            conditioning_embedding_out_channels=(8, 8),
+        )
+        self.controlnet_cond_embedding = nn.Conv2d(feature_channels, block_out_channels[0], 1)
+        nn.init.zeros_(self.controlnet_cond_embedding.weight)
+        nn.init.zeros_(self.controlnet_cond_embedding.bias)
+
+    @classmethod
+    def from_generator(cls, unet: UNet2DConditionModel, feature_channels: int) -> MaskControlNet:
+        """A ControlNet for `unet`, starting as a copy of its encoder half."""
+        names = (
+            "in_channels", "down_block_types", "block_out_channels", "layers_per_block", "norm_num_groups",
+            "cross_attention_dim", "attention_head_dim", "transformer_layers_per_block", "act_fn",
+            "flip_sin_to_cos", "freq_shift",
+        )  # fmt: skip
+        control = cls(feature_channels=feature_channels, **{n: unet.config[n] for n in names})
+        for part in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
+            getattr(control, part).load_state_dict(getattr(unet, part).state_dict())
+        return control

@@ -1,0 +1,51 @@
+"""The noise schedule and the few relations of v-prediction, in one place for training and sampling."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+
+def make_scheduler() -> DDIMScheduler:
+    """v-prediction, zero terminal SNR, trailing timesteps (Lin et al., WACV 2024): right from one step on."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def clean_from_velocity(scheduler: DDIMScheduler, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
+    """x0 = √ᾱ·x_t − √(1−ᾱ)·v (Salimans & Ho, ICLR 2022).
+
+    Args:
+        scheduler: its cumulative alphas are used.
+        noisy: (B, C, h, w) x_t.
+        velocity: (B, C, h, w) the network's output.
+        timesteps: (B,) int64.
+    """
+    alpha = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    return alpha.sqrt() * noisy - (1 - alpha).clamp(min=0).sqrt() * velocity.to(noisy.dtype)
+
+
+def mask_logits_from_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
+    """Decode latents (B, C, h, w), in units of their own standard deviation, to mask logits (B, 1, H, W).
+
+    The mask autoencoder decodes to logits. A photo autoencoder (Stable Diffusion's) decodes to grey
+    values −1…1, whose mean over the colours is stretched to logits −5…5.
+    """
+    image = vae.decode(latents / vae.config.scaling_factor).sample
+    return image if image.shape[1] == 1 else 5.0 * image.mean(1, keepdim=True)
+
+
+def latents_from_mask(vae: torch.nn.Module, mask: Tensor) -> Tensor:
+    """Encode masks (B, 1, H, W) in [0, 1] to latents of unit variance (B, C, h, w)."""
+    image = (mask * 2 - 1).expand(-1, vae.config.in_channels, -1, -1)
+    return vae.encode(image).latent_dist.mean * vae.config.scaling_factor

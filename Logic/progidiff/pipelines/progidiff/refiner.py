@@ -1,0 +1,49 @@
+"""The refinement head: puts the decoded mask's border where the image says it is."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MaskRefiner(ModelMixin, ConfigMixin):
+    """Adds a correction to the decoded logits from image features at full resolution.
+
+    The last convolution starts at zero: an untrained refiner changes nothing.
+
+    Args:
+        detail_channels: channels of `ImageFeatures.detail`.
+        text_dim: width of the text embedding, which tells the head what organ it mends.
+        width: features of the head.
+    """
+
+    @register_to_config
+    def __init__(self, detail_channels: int = 16, text_dim: int = 128, width: int = 24) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(detail_channels + 2, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.last = nn.Conv2d(width, 1, 3, padding=1)
+        self.text = nn.Linear(text_dim, 2 * width)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, logits: Tensor, detail: Tensor, text: Tensor) -> Tensor:
+        """Correct mask logits.
+
+        Args:
+            logits: (B, 1, H, W) decoded from the latents.
+            detail: (B, detail_channels, H, W).
+            text: (B, text_dim) mean of the text tokens.
+
+        Returns:
+            (B, 1, H, W) logits.
+        """
+        logits = logits.to(detail)
+        x = torch.cat([detail, torch.tanh(logits / 4), logits / 8], 1)
+        scale, shift = self.text(text.to(x))[..., None, None].chunk(2, 1)
+        x = F.silu(self.first(x) * (1 + scale) + shift)
+        x = F.silu(self.second(x))
+        return logits + self.last(x)

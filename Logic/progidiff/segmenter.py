@@ -1,0 +1,382 @@
+"""Prompt and volume in, proposals out: the one object that command line, worker and evaluation share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from progidiff.errors import DeviceError, ModelError
+from progidiff.model_list import weights_hash
+from progidiff.pipelines.locate import OrganBox, canonical_mm, crop_around, locate, slice_distance
+from progidiff.pipelines.model_folder import model_folder
+from progidiff.pipelines.progidiff.image_encoder import ImageFeatures
+from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
+from progidiff.prompts import Target, organ_table, parse_prompt
+from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise, tidy
+from progidiff.proposals.regions import bounding_region
+from progidiff.quality import check_numbers
+from progidiff.volumes import (
+    Grid,
+    Volume,
+    check_volume,
+    covering_axial_grid,
+    crop_grid,
+    normalise,
+    resample,
+)
+
+OnStep = Callable[[int, int], None]
+OnProposal = Callable[[Proposal], None]
+_LEAST_PROBABILITY = 0.01  # below, a proposal's probability is not kept
+
+
+@dataclass
+class OrganCrop:
+    """The window in which one organ is drawn, with its features."""
+
+    grid: Grid
+    features: ImageFeatures
+
+
+@dataclass
+class PreparedVolume:
+    """A volume with all that is computed once: normalised voxels, coarse organ map, features by organ.
+
+    Attributes:
+        volume: as given.
+        normalised: float32 in [−1, 1] on the same grid.
+        coarse: (1 + organs, I, J, K) probabilities on `coarse_grid`.
+        field_of_view: canonical grid at the distance of the model's slices.
+        crops: features of the organs asked for so far.
+    """
+
+    volume: Volume
+    normalised: Volume
+    coarse: NDArray[np.float32]
+    coarse_grid: Grid
+    field_of_view: Grid
+    seconds: float
+    crops: dict[str, OrganCrop | None] = field(default_factory=dict)
+
+
+class Segmenter:
+    """A loaded model.
+
+    Attributes:
+        model_id: the model folder's name, `model_hash` the SHA-256 of its weights.
+        device: where it runs, "cpu" or "cuda:0".
+        default_steps: denoising steps of the standard quality.
+        adapter: id of the active adapter, or "".
+    """
+
+    def __init__(self, pipeline: ProGiDiffPipeline, model_id: str, model_hash: str, device: str) -> None:
+        self.pipeline = pipeline.to(device)
+        self.pipeline.slices_per_batch = 64 if device == "cpu" else 256
+        self.model_id, self.model_hash, self.device = model_id, model_hash, device
+        self.default_steps = int(pipeline.config.default_steps)
+        self.adapter = ""
+
+    @classmethod
+    def load(cls, model: str = "embedded", device: str = "auto") -> Segmenter:
+        """Load a model.
+
+        Args:
+            model: "embedded", the name of an installed model, or the path of a model folder.
+            device: "auto" takes the GPU if there is one; or "cpu", "cuda", "cuda:1".
+
+        Raises:
+            ModelError: missing, damaged or unsafe model.
+            DeviceError: no such device.
+        """
+        import diffusers
+
+        diffusers.logging.set_verbosity_error()
+        diffusers.logging.disable_progress_bar()
+        folder = model_folder(model)
+        chosen = choose_device(device)
+        try:
+            pipeline = ProGiDiffPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"The model in {folder} cannot be loaded ({str(error).splitlines()[0]}).",
+                "Install the model again.",
+            ) from error
+        return cls(pipeline, folder.name, weights_hash(folder), chosen)
+
+    def reduce_memory(self) -> bool:
+        """Halve the number of slices computed at once; False when there is nothing left to halve."""
+        if self.pipeline.slices_per_batch <= 8:
+            return False
+        self.pipeline.slices_per_batch //= 2
+        return True
+
+    def prepare(self, volume: Volume, modality: str = "auto") -> PreparedVolume:
+        """Normalise a volume and find all organs in it coarsely.
+
+        Args:
+            volume: any orientation and spacing.
+            modality: "auto", "CT" or "MR".
+
+        Raises:
+            VolumeError: the volume cannot be used.
+        """
+        start = time.perf_counter()
+        check_volume(volume)
+        normalised = normalise(volume, modality)
+        coarse_grid = covering_axial_grid(volume.grid, self.pipeline.locator.config.spacing)
+        image = resample(normalised, coarse_grid, fill=-1.0).array
+        with torch.no_grad(), self.pipeline._autocast():
+            batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))[None, None]
+            logits = self.pipeline.locator(batch.to(self.device))
+            coarse = logits[0].float().softmax(0).cpu().numpy().transpose(0, 3, 2, 1)
+        slices = covering_axial_grid(volume.grid, (10.0, 10.0, slice_distance(_superior_spacing(volume.grid))))
+        return PreparedVolume(volume, normalised, coarse, coarse_grid, slices, time.perf_counter() - start)
+
+    def propose(
+        self,
+        prepared: PreparedVolume,
+        target: Target,
+        proposals: int = 5,
+        steps: int | None = None,
+        seed: int = 0,
+        prompt: str = "",
+        on_step: OnStep | None = None,
+        on_proposal: OnProposal | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> ProposalSet:
+        """Proposals for one organ, best first.
+
+        Args:
+            prepared: from `prepare`.
+            target: the organ.
+            proposals: how many.
+            steps: denoising steps, the model's own number by default.
+            seed: proposal n is drawn from seed + n.
+            prompt: what the user typed, for the record.
+            on_step: called with (steps done, steps in all).
+            on_proposal: called with each proposal as soon as it is drawn.
+            cancelled: asked between denoising steps.
+
+        Raises:
+            UsageError: numbers out of range.
+            Cancelled: `cancelled` said so; proposals already given to `on_proposal` stay valid.
+        """
+        check_numbers(proposals, steps)
+        steps = steps or self.default_steps
+        crop = self._crop(prepared, target)
+        if crop is None:
+            return ProposalSet(
+                target,
+                prepared.volume.grid,
+                found=False,
+                reason=f"No {target.name} was found in the field of view.",
+            )
+        seeds = [seed + n for n in range(proposals)]
+        with torch.no_grad():
+            drawn = self.pipeline.proposals(
+                crop.features,
+                self.pipeline.encode_prompt(target.text),
+                float(crop.grid.spacing[2]),
+                seeds,
+                steps,
+                on_step,
+                cancelled,
+            )
+            made = []
+            for number, probability in enumerate(drawn, 1):
+                origin = Provenance(
+                    prompt or target.text,
+                    self.model_id,
+                    self.model_hash,
+                    seeds[number - 1],
+                    steps,
+                    self.device,
+                    self.adapter,
+                )
+                made.append(
+                    to_proposal(
+                        f"{target.name} {number}", target, probability.numpy(), crop.grid, prepared.volume, origin
+                    )
+                )
+                if on_proposal is not None:
+                    on_proposal(made[-1])
+        return summarise(target, prepared.volume.grid, made)
+
+    def segment(
+        self,
+        volume: Volume,
+        prompt: str,
+        proposals: int = 5,
+        steps: int | None = None,
+        seed: int = 0,
+        modality: str = "auto",
+        on_step: OnStep | None = None,
+        on_proposal: OnProposal | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> SegmentationResult:
+        """Everything in one call: parse the prompt, prepare the volume, propose each organ.
+
+        Raises:
+            PromptError, VolumeError, UsageError, Cancelled: see `propose` and `prepare`.
+        """
+        start = time.perf_counter()
+        targets = parse_prompt(prompt)
+        prepared = self.prepare(volume, modality)
+        sets = []
+        for index, target in enumerate(targets):
+
+            def tick(done: int, total: int, before: int = index) -> None:
+                if on_step is not None:
+                    on_step(before * total + done, len(targets) * total)
+
+            sets.append(
+                self.propose(prepared, target, proposals, steps, seed, prompt, tick, on_proposal, cancelled)
+            )
+        total = time.perf_counter() - start
+        seconds = {"prepare": prepared.seconds, "propose": total - prepared.seconds, "total": total}
+        return SegmentationResult(
+            volume, prompt, sets, self.model_id, self.model_hash, self.device, seconds
+        )
+
+    def _crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
+        """The organ's window, looked at twice: the second look centres on what the first one saw."""
+        if target.organ not in prepared.crops:
+            organ = organ_table().by_id(target.organ)
+            box = locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
+            crop = None
+            for _ in range(2):
+                if box is None:
+                    break
+                previous, crop = crop, self._look(prepared, box)
+                if previous is not None and np.allclose(previous.grid.affine, crop.grid.affine):
+                    break
+                box = self._box_seen(crop, organ.label) or box
+            prepared.crops[target.organ] = crop
+        return prepared.crops[target.organ]
+
+    def _look(self, prepared: PreparedVolume, box: OrganBox) -> OrganCrop:
+        size = self.pipeline.image_encoder.config.crop
+        distance = float(prepared.field_of_view.spacing[2])
+        grid = crop_around(box, size, distance, prepared.field_of_view)
+        image = resample(prepared.normalised, grid, fill=-1.0).array
+        stack = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
+        with torch.no_grad():
+            return OrganCrop(grid, self.pipeline.encode_image(stack, float(grid.spacing[0])))
+
+    def _box_seen(self, crop: OrganCrop, label: int) -> OrganBox | None:
+        """Where the auxiliary head sees the organ in the window; None if nowhere."""
+        seen = (crop.features.organs.argmax(1) == label).cpu().numpy().transpose(2, 1, 0)
+        if seen.sum() < 20:
+            return None
+        from progidiff.proposals.cleaning import keep_largest_components
+
+        where = np.argwhere(keep_largest_components(seen, 0.2))
+        corner = canonical_mm(crop.grid.affine[:3, 3])
+        return OrganBox(
+            corner + (where.min(0) - 0.5) * crop.grid.spacing, corner + (where.max(0) + 0.5) * crop.grid.spacing
+        )
+
+
+def to_proposal(
+    name: str,
+    target: Target,
+    probability: NDArray[np.float32],
+    grid: Grid,
+    volume: Volume,
+    provenance: Provenance,
+) -> Proposal:
+    """A probability on the model's grid → a tidy proposal on the volume's own grid.
+
+    Args:
+        probability: (S, H, W) as the pipeline returns it.
+        grid: the crop's grid, shape (W, H, S).
+        volume: gives the native grid.
+    """
+    fine = Volume(np.ascontiguousarray(probability.transpose(2, 1, 0)), grid.affine)
+    region = _native_region(grid, volume.grid)
+    native = resample(fine, crop_grid(volume.grid, region), fill=0.0, antialias=False).array
+    inner = bounding_region(native > _LEAST_PROBABILITY)
+    kept = tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(region, inner, strict=True))
+    proposal = Proposal(name, target, volume.grid, kept, native[inner], provenance)  # type: ignore[arg-type]
+    return tidy(proposal)
+
+
+def _native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
+    """The box of native voxels that a crop's grid touches."""
+    corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape], indexing="ij"), -1).reshape(-1, 3)
+    to_native = np.linalg.inv(native.affine) @ grid.affine
+    index = corners @ to_native[:3, :3].T + to_native[:3, 3]
+    size = np.asarray(native.shape)
+    low = np.clip(np.floor(index.min(0)), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(index.max(0)) + 1, low + 1, size).astype(int)
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k
+
+
+def _superior_spacing(grid: Grid) -> float:
+    """Voxel size along the axis nearest to the patient's long axis."""
+    axis = int(np.argmax(np.abs(grid.affine[2, :3]) / grid.spacing))
+    return float(grid.spacing[axis])
+
+
+def choose_device(device: str) -> str:
+    """"auto", "cpu", "cuda" or "cuda:<n>" → a device that exists.
+
+    Raises:
+        DeviceError: it does not.
+    """
+    count = torch.cuda.device_count()
+    if device == "auto":
+        return "cuda:0" if count else "cpu"
+    if device == "cpu":
+        return device
+    name, _, index = device.partition(":")
+    if name != "cuda" or (index and not index.isdigit()):
+        raise DeviceError(f"There is no device {device!r}.", "Use auto, cpu, cuda or cuda:<n>.")
+    if int(index or 0) >= count:
+        raise DeviceError(
+            f"The device {device!r} was asked for, but this computer offers {count} CUDA GPUs.",
+            "Use --device cpu, or install the CUDA build of PyTorch.",
+        )
+    return f"cuda:{index or 0}"
+
+
+def segment(
+    input: str | Path | Volume,
+    prompt: str,
+    output: str | Path | None = None,
+    proposals: int = 5,
+    steps: int | None = None,
+    seed: int = 0,
+    model: str = "embedded",
+    device: str = "auto",
+    modality: str = "auto",
+) -> SegmentationResult:
+    """Segment the organs that a prompt names, as `progidiff segment` does.
+
+    Args:
+        input: image file, DICOM folder, or a Volume.
+        prompt: such as "segment the liver and both kidneys".
+        output: folder for the result files; None writes nothing.
+        proposals, steps, seed, model, device, modality: see `Segmenter`.
+
+    Raises:
+        ProGiDiffError: any of its kinds.
+    """
+    from progidiff.proposals import write_results
+    from progidiff.volumes import read_volume
+
+    parse_prompt(prompt)
+    volume = input if isinstance(input, Volume) else read_volume(input)
+    result = Segmenter.load(model, device).segment(volume, prompt, proposals, steps, seed, modality)
+    if output is not None:
+        write_results(result, Path(output))
+    return result
+
+

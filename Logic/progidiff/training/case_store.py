@@ -1,0 +1,120 @@
+"""Training cases packed small: canonical orientation, eight bits, one `.npz` each.
+
+Training reads random slices of random cases thousands of times a minute, so the cases are brought
+once into the orientation the model sees and kept in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from progidiff.volumes.volume import Volume
+
+# Voxel axes of the canonical axial orientation expressed in RAS: i → left, j → posterior, k → superior.
+_CANONICAL_AXES = np.diag([-1.0, -1.0, 1.0])
+_FINEST_PIXEL_MM = 1.7
+
+
+@dataclass(frozen=True)
+class PackedCase:
+    """One patient or phantom, ready for training.
+
+    Attributes:
+        id: name of the case.
+        image: uint8 (K, J, I), 0…255 for normalised intensity −1…1, or None for a label map alone.
+        label: uint8 (K, J, I), organ numbers of the organ table.
+        spacing: mm along (k, j, i).
+        organs: label numbers that were annotated in this case; others are unknown, not absent.
+        domain: "CT", "MR", "phantom" or "labels".
+    """
+
+    id: str
+    image: NDArray[np.uint8] | None
+    label: NDArray[np.uint8]
+    spacing: tuple[float, float, float]
+    organs: tuple[int, ...]
+    domain: str
+
+    def save(self, path: Path) -> None:
+        """Write the case to `path` (.npz, no pickles)."""
+        arrays = {"label": self.label, "spacing": np.asarray(self.spacing), "organs": np.asarray(self.organs)}
+        if self.image is not None:
+            arrays["image"] = self.image
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> PackedCase:
+        """Read a case written by :meth:`save`; the domain is the part of the name before `__`."""
+        domain, _, case_id = path.stem.partition("__")
+        with np.load(path, allow_pickle=False) as arrays:
+            image = arrays["image"] if "image" in arrays.files else None
+            k, j, i = (float(v) for v in arrays["spacing"])
+            organs = tuple(int(v) for v in arrays["organs"])
+            return cls(case_id, image, arrays["label"], (k, j, i), organs, domain)
+
+
+def to_canonical_axes(array: NDArray, affine: NDArray) -> tuple[NDArray, tuple[float, float, float]]:
+    """Permute and flip a volume to the nearest canonical axial orientation, without interpolation.
+
+    Args:
+        array: (I, J, K) voxels.
+        affine: 4×4 voxel → RAS mm.
+
+    Returns:
+        The voxels as (K, J, I) with k superior, j posterior, i left, and the spacing along (k, j, i).
+    """
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    order, flips = _nearest_axes(_CANONICAL_AXES.T @ directions)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[order]
+    array = np.flip(array.transpose(order), [axis for axis in range(3) if flips[axis]])
+    si, sj, sk = (float(v) for v in spacing)
+    return np.ascontiguousarray(array.transpose(2, 1, 0)), (sk, sj, si)
+
+
+def _nearest_axes(cosines: NDArray) -> tuple[list[int], list[bool]]:
+    """For each canonical axis (row), the voxel axis (column) along it, and whether that one runs backwards."""
+    order, flips = [0, 0, 0], [False] * 3
+    remaining = np.abs(cosines).copy()
+    for _ in range(3):
+        row, column = np.unravel_index(int(np.argmax(remaining)), remaining.shape)
+        order[row], flips[row] = int(column), bool(cosines[row, column] < 0)
+        remaining[row, :] = remaining[:, column] = -1
+    return order, flips
+
+
+def pack_case(
+    case_id: str,
+    image: NDArray[np.floating] | None,
+    label: Volume,
+    organs: tuple[int, ...],
+    domain: str,
+) -> PackedCase:
+    """Pack one case.
+
+    Args:
+        case_id: name of the case.
+        image: (I, J, K) normalised intensities in [−1, 1] on the grid of `label`, or None.
+        label: organ numbers.
+        organs: numbers that were annotated.
+        domain: "CT", "MR", "phantom" or "labels".
+    """
+    labels, spacing = to_canonical_axes(label.array.astype(np.uint8), label.affine)
+    grey = None
+    if image is not None:
+        grey, _ = to_canonical_axes(np.round((image + 1) * 127.5).astype(np.uint8), label.affine)
+    stride = max(1, int(_FINEST_PIXEL_MM / min(spacing[1], spacing[2])))
+    if stride > 1:  # 512×512 matrices hold more detail than the model's finest pixel
+        labels = labels[:, ::stride, ::stride]
+        grey = grey[:, ::stride, ::stride] if grey is not None else None
+        spacing = (spacing[0], spacing[1] * stride, spacing[2] * stride)
+    return PackedCase(case_id, grey, labels, spacing, organs, domain)
+
+
+def load_packed(folder: Path, domains: set[str] | None = None) -> list[PackedCase]:
+    """All packed cases below `folder`, sorted by name; optionally only some domains."""
+    paths = sorted(folder.glob("*__*.npz"))
+    return [PackedCase.load(p) for p in paths if domains is None or p.stem.split("__")[0] in domains]

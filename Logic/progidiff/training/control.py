@@ -1,0 +1,93 @@
+"""Stage four: the ControlNet, the image encoder and the refiner learn to steer the frozen generator."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from progidiff.pipelines.progidiff.control_net import MaskControlNet
+from progidiff.pipelines.progidiff.diffusion import (
+    clean_from_velocity,
+    latents_from_mask,
+    make_scheduler,
+    mask_logits_from_latents,
+)
+from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
+from progidiff.pipelines.progidiff.refiner import MaskRefiner
+from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
+from progidiff.training.generator import Captions
+from progidiff.training.loop import Losses, Stage
+from progidiff.training.losses import mask_loss, organ_loss
+from progidiff.training.slice_data import OrganSlices, SliceBatch
+
+
+class ControlStage(Stage):
+    """v-prediction loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
+
+    Args:
+        train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
+        train_encoder: False keeps the image encoder as the encoder stage left it.
+    """
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        controlnet: MaskControlNet,
+        encoder: ImageEncoder,
+        refiner: MaskRefiner,
+        slices: OrganSlices,
+        *,
+        train_generator: bool = False,
+        train_encoder: bool = True,
+    ) -> None:
+        super().__init__()
+        self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
+        self.unet = unet if train_generator else freeze(unet)
+        self.encoder = encoder if train_encoder else freeze(encoder)
+        self.controlnet, self.refiner = controlnet, refiner
+        self.slices, self.captions, self.scheduler = slices, Captions(), make_scheduler()
+
+    def forward(self, batch: int, rng: np.random.Generator) -> Losses:
+        device = next(self.controlnet.parameters()).device
+        crops = self.slices.batch(batch, rng).to(device)
+        with torch.no_grad():
+            text = encode_text(self.tokenizer, self.text_encoder, self.captions.draw(crops.organ, rng))
+        return self.losses(crops, text)
+
+    def losses(self, crops: SliceBatch, text: Tensor) -> Losses:
+        """All losses of one batch of crops with embedded prompts (B, tokens, width)."""
+        features = self.encoder(crops.image, crops.pixel_mm)
+        with torch.no_grad():
+            clean = latents_from_mask(self.vae, crops.mask).float()
+        noise = torch.randn_like(clean)
+        timesteps = _timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
+        noisy = self.scheduler.add_noise(clean, noise, timesteps)
+        down, middle = self.controlnet(
+            noisy, timesteps, text, controlnet_cond=features.control, return_dict=False
+        )
+        velocity = self.unet(
+            noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample.float()
+        predicted = clean_from_velocity(self.scheduler, noisy, velocity, timesteps)
+        decoded = mask_logits_from_latents(self.vae, predicted)
+        refined = self.refiner(decoded, features.detail, pooled(text))
+        return {
+            "velocity": F.mse_loss(velocity, self.scheduler.get_velocity(clean, noise, timesteps)),
+            "decoded": 0.3 * mask_loss(decoded, crops.mask),
+            "refined": 0.5 * mask_loss(refined, crops.mask),
+            "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),
+        }
+
+
+def _timesteps(batch: int, count: int, device: torch.device) -> Tensor:
+    """Uniform, but one in four at the very end, where sampling starts and the image must decide alone."""
+    timesteps = torch.randint(0, count, (batch,), device=device)
+    last = torch.rand(batch, device=device) < 0.25
+    return torch.where(last, torch.full_like(timesteps, count - 1), timesteps)
