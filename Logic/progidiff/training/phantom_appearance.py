@@ -17,6 +17,7 @@ AIR_HU = -1000.0
 CT_TISSUES: dict[str, tuple[float, float, float, float, float]] = {
     "air": (-960, -960, -960, 15, 10),
     "lung": (-850, -840, -840, 30, 45),
+    "table": (-120, -120, -120, 120, 5),
     "skin": (10, 15, 20, 15, 10),
     "fat": (-105, -104, -103, 6, 7),
     "wall_fat": (-60, -60, -60, 15, 15),
@@ -67,6 +68,7 @@ CT_TISSUES: dict[str, tuple[float, float, float, float, float]] = {
 MR_TISSUES: dict[str, tuple[float, float, float]] = {
     "air": (0.02, 0.02, 0.02),
     "lung": (0.05, 0.06, 0.07),
+    "table": (0.02, 0.02, 0.02),
     "skin": (0.45, 0.40, 0.30),
     "fat": (0.95, 0.80, 0.14),
     "wall_fat": (0.80, 0.65, 0.16),
@@ -138,7 +140,7 @@ def paint_mr(rng: np.random.Generator, layers: Iterable[Layer], space: Space) ->
     values: dict[str, tuple[float, float]] = {}
     for tissue, row in MR_TISSUES.items():
         value = row[column]
-        if tissue not in ("air", "lung", "bone", "calcification"):
+        if tissue not in ("air", "table", "lung", "bone", "calcification"):
             value = (1 - wildness) * value * np.exp(0.1 * _jitter(rng)) + wildness * rng.uniform(0.05, 1)
         values[tissue] = (float(value), 0.05 * float(value) + 0.005)
     image = _compose(rng, layers, values, space, outside=0.0)

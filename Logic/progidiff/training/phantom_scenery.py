@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from progidiff.training.phantom_anatomy import Anatomy
 from progidiff.training.phantom_shapes import (
+    Array,
     Shape,
     random_direction,
     rotation,
@@ -46,6 +47,7 @@ def body_wall(body: Anatomy) -> None:
     pad = np.maximum(fatness * (1 + 0.25 * v + 0.15 * np.abs(u)) + 0.8 * body.bumps[0], 3)
     skin = hull - wall - pad
     everything = body.space.everything
+    _table(body, skin)
     body.paint("skin", Shape(everything, skin))
     body.paint("fat", Shape(everything, skin), inset=2.0)
     body.paint("muscle", Shape(everything, hull - wall))
@@ -54,11 +56,23 @@ def body_wall(body: Anatomy) -> None:
     body.paint("visceral_fat", Shape(everything, body.cavity))
 
 
+def _table(body: Anatomy, skin: Array) -> None:
+    """The scanner's curved table top under the back of some patients."""
+    if body.rng.random() < 0.5:
+        return
+    x, y, _ = body.space.coordinates
+    back = float(y[skin < 0].max(initial=100.0))
+    sheet = np.abs(y - np.float32(back + 4) + x * x / np.float32(1600)) - 1.5
+    body.paint("table", Shape(body.space.everything, np.maximum(sheet, np.abs(x) - 205)))
+
+
 def lungs_and_heart(body: Anatomy) -> None:
     """Lung bases above the diaphragm's two domes, and the bottom of the heart between them."""
     x, y, z = body.space.coordinates
     right, left = body.top("liver"), body.top("spleen", "stomach")
     domes = []
+    # A dome a little lower than given organs, which then push it up and stay covered by it.
+    right, left = (None if height is None else height - 14 for height in (right, left))
     for side, top in ((-1, right or body.vary(138, 7)), (1, left or body.vary(124, 8))):
         r2 = ((x - side * 62) / 84) ** 2 + ((y + 35) / 84) ** 2
         domes.append(np.float32(top) - 16 * r2 - 26 * r2 * r2 - 26 * np.clip((y - 10) / 50, 0, 2))

@@ -81,6 +81,7 @@ class Space:
         deformation: float = 0.0,
     ) -> None:
         self.shape, self.matrix, self.start = shape, matrix, start
+        self.to_voxel = np.linalg.inv(matrix)
         self.spacing = np.linalg.norm(matrix, axis=0)
         self.slice_axis = int(np.argmax(np.abs(matrix[2])))
         self.shift = 2 * deformation
@@ -101,12 +102,11 @@ class Space:
 
     def box(self, low: ArrayLike, high: ArrayLike) -> Box:
         """Voxels that may lie between two corners given in body coordinates, with a margin."""
-        margin = self.shift + REACH_MM
-        corners = np.stack([np.asarray(low) - margin, np.asarray(high) + margin])
-        picks = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
-        voxels = (corners[picks, np.arange(3)] - self.start) @ np.linalg.inv(self.matrix).T
-        first = np.clip(np.floor(voxels.min(0)), 0, self.shape).astype(int)
-        last = np.clip(np.ceil(voxels.max(0)) + 1, first, self.shape).astype(int)
+        low, high = np.asarray(low, float), np.asarray(high, float)
+        center = self.to_voxel @ ((low + high) / 2 - self.start)
+        half = np.abs(self.to_voxel) @ ((high - low) / 2 + self.shift + REACH_MM)
+        first = np.clip(np.floor(center - half), 0, self.shape).astype(int)
+        last = np.clip(np.ceil(center + half) + 1, first, self.shape).astype(int)
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         return i, j, k
 
@@ -127,10 +127,14 @@ class Space:
         line, radius = spline(points, radii, pieces)
         box = self.box((line - radius[:, None]).min(0), (line + radius[:, None]).max(0))
         distance = np.full(self.coordinates[0][box].shape, FAR_MM, np.float32)
+        if distance.size == 0:
+            return Shape(box, distance)
         for a, b, ra, rb in zip(line[:-1], line[1:], radius[:-1], radius[1:], strict=True):
             low = np.minimum(a - ra, b - rb)
             piece = _overlap(self.box(low, np.maximum(a + ra, b + rb)), box)
             part = distance[_relative(piece, box)]
+            if part.size == 0:
+                continue
             np.minimum(part, _capsule_distance(self.at(piece), (a, b), (ra, rb)), out=part)
         return Shape(box, distance)
 
