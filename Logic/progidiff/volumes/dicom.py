@@ -86,21 +86,22 @@ def _check_slices(headers: list[dict[str, str]], name: str) -> None:
     orientation = _numbers(headers[0][_ORIENTATION_TAG])
     normal = np.cross(orientation[:3], orientation[3:])
     positions = np.array([_numbers(h[_POSITION_TAG]) for h in headers])
-    steps = np.diff(positions, axis=0)
-    along = steps @ normal
-    distance = float(np.median(np.abs(along)))
-    if (np.abs(along) < 1e-3).any():
+    along = positions @ normal
+    steps = np.diff(along)
+    distance = float(np.median(np.abs(steps)))
+    if np.diff(np.sort(along)).min() < 1e-3:
         raise VolumeError(
             f"The DICOM series in “{name}” holds several images at the same place (several phases or times).",
             "Choose a folder with a single phase.",
         )
-    if (np.abs(np.abs(along) - distance) > _UNEVEN * distance).any():
+    if (np.abs(np.abs(steps) - distance) > _UNEVEN * distance).any():
         raise VolumeError(
             f"Slices are missing from the DICOM series in “{name}”: their distances differ.",
             "Export the complete series again.",
         )
-    sideways = positions[-1] - positions[0] - (positions[-1] - positions[0]) @ normal * normal
-    if np.linalg.norm(sideways) > _TILT * distance * len(steps):
+    path = positions[-1] - positions[0]
+    sideways = path - (path @ normal) * normal
+    if np.linalg.norm(sideways) > _TILT * np.linalg.norm(path):
         raise VolumeError(
             f"The DICOM series in “{name}” was taken with a tilted gantry: its axes are not at right angles.",
             "Load it in 3D Slicer, which corrects the tilt, and harden that correction first.",

@@ -1,15 +1,15 @@
-"""The NIfTI header: what SimpleITK overlooks when reading, and files with exactly our matrix.
+"""NIfTI files, read and written here rather than by SimpleITK.
 
-SimpleITK reads a truncated NIfTI file without a word, replaces a spacing of zero by one, and rounds
-matrices that are a little off right angles. The header is therefore looked at here, and NIfTI files
-are written here. Byte offsets: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
+SimpleITK reads a truncated NIfTI file without a word, turns NaN into zero, takes a spacing of zero for
+one, and refuses or misplaces matrices that are a little off right angles. A mask that has to lie on
+exactly the grid of its image cannot afford that. Layout: nifti1.h and nifti2.h, https://nifti.nimh.nih.gov.
 """
 
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
@@ -20,7 +20,10 @@ from progidiff.errors import VolumeError
 from progidiff.volumes.conversion import storable
 from progidiff.volumes.volume import Volume
 
-_NIFTI1 = {
+Fields = dict[str, tuple[str, int]]
+
+# Field: type and byte offset. Only what is needed; the rest of a header is zero.
+_NIFTI1: Fields = {
     "sizeof_hdr": ("i4", 0),
     "dim": ("8i2", 40),
     "datatype": ("i2", 70),
@@ -28,6 +31,7 @@ _NIFTI1 = {
     "pixdim": ("8f4", 76),
     "vox_offset": ("f4", 108),
     "scl_slope": ("f4", 112),
+    "scl_inter": ("f4", 116),
     "xyzt_units": ("u1", 123),
     "qform_code": ("i2", 252),
     "sform_code": ("i2", 254),
@@ -36,17 +40,24 @@ _NIFTI1 = {
     "srow": ("(3,4)f4", 280),
     "magic": ("S4", 344),
 }
-_NIFTI2 = {
+_NIFTI2: Fields = {
     "sizeof_hdr": ("i4", 0),
+    "magic": ("S4", 4),
+    "datatype": ("i2", 12),
     "bitpix": ("i2", 14),
     "dim": ("8i8", 16),
     "pixdim": ("8f8", 104),
     "vox_offset": ("i8", 168),
+    "scl_slope": ("f8", 176),
+    "scl_inter": ("f8", 184),
+    "qform_code": ("i4", 344),
     "sform_code": ("i4", 348),
+    "quatern": ("3f8", 352),
+    "qoffset": ("3f8", 376),
     "srow": ("(3,4)f8", 400),
 }
-_HEADER_BYTES = {348: _NIFTI1, 540: _NIFTI2}
-_DATATYPES = {
+_SIZES = {348: _NIFTI1, 540: _NIFTI2}
+_CODES = {
     "u1": 2,
     "i2": 4,
     "i4": 8,
@@ -58,33 +69,71 @@ _DATATYPES = {
     "i8": 1024,
     "u8": 1280,
 }
+_DTYPES = {code: name for name, code in _CODES.items()}
+_COLOUR = (128, 2304)
+_COMPLEX = (32, 1792, 2048)
 _SCANNER_POSITION = 1
 _MILLIMETRES = 2
 
 
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What reading needs to know.
+def read_nifti(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
+    """Voxels and position of a .nii or .nii.gz file.
 
-    Attributes:
-        shape: as stored, any number of dimensions.
-        pixdim: spacing of the first three dimensions.
-        sform: 4×4 voxel → RAS mm, None when the file has none.
-        data_end: bytes the uncompressed file must have.
+    Returns:
+        Array with the file's dtype, or float where slope and intercept are stored, with the first three
+        dimensions (further ones have a single entry), and the 4×4 affine to RAS mm.
+
+    Raises:
+        VolumeError: not NIfTI, truncated, damaged, no voxels, colour, complex, 4D, or bad spacing.
     """
+    try:
+        with _open(path) as file:
+            header, byte_order = _read_header(file, path.name)
+            shape, dtype = _layout(header, path.name)
+            _check_spacing(header, path.name)
+            array = np.empty(math.prod(shape), np.dtype(dtype).newbyteorder(byte_order))
+            file.seek(int(header["vox_offset"]))
+            length = _read_into(file, array.view(np.uint8).data)
+            # On to the end of the stream, where the checksum is.
+            while file.read(1 << 20):
+                pass
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise VolumeError(
+            f"“{path.name}” is damaged: its compressed data end early or are corrupt.",
+            "Copy or download the file again.",
+        ) from error
+    if length < array.nbytes:
+        raise VolumeError(
+            f"“{path.name}” is truncated: {length} of {array.nbytes} bytes of voxels are there.",
+            "Copy or download the file again.",
+        )
+    array = array.astype(dtype, copy=False).reshape(shape, order="F")
+    return _scaled(array, header), _affine(header)
 
-    shape: tuple[int, ...]
-    pixdim: tuple[float, ...]
-    sform: NDArray[np.float64] | None
-    data_end: int
+
+def write_nifti(volume: Volume, path: Path) -> None:
+    """Write a NIfTI-1 file, compressed if the name ends in .gz; not atomic, see `write_volume`.
+
+    Both sform and qform hold the affine; the sform as it is, the qform as the nearest rotation.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    array = storable(volume.array)
+    # Four zero bytes after the header say that no extensions follow.
+    content = _header_of(volume, array.dtype).tobytes() + bytes(4) + file_bytes(array)
+    with path.open("wb") as raw:
+        if path.name.lower().endswith(".gz"):
+            # No file name and time inside: the same volume gives the same bytes.
+            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as file:
+                file.write(content)
+        else:
+            raw.write(content)
 
 
-def _dtype(fields: dict[str, tuple[str, int]], size: int, byte_order: Literal["<", ">"]) -> np.dtype:
-    formats = [np.dtype(form).newbyteorder(byte_order) for form, _ in fields.values()]
-    offsets = [offset for _, offset in fields.values()]
-    return np.dtype(
-        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size}  # type: ignore[call-overload]
-    )
+def file_bytes(array: NDArray) -> bytes:
+    """The voxels little-endian, i running fastest, as all our formats store them."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(order="F")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -93,96 +142,129 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if compressed else path.open("rb")
 
 
-def read_header(path: Path) -> NiftiHeader:
-    """The header of a .nii or .nii.gz file.
-
-    Raises:
-        VolumeError: not a NIfTI file, or truncated within the header.
-    """
-    broken = VolumeError(
-        f"“{path.name}” is not a readable NIfTI file.", "Copy or export the file again; it may be damaged."
+def _dtype(fields: Fields, size: int, byte_order: Literal["<", ">"]) -> np.dtype:
+    formats = [np.dtype(form).newbyteorder(byte_order) for form, _ in fields.values()]
+    offsets = [offset for _, offset in fields.values()]
+    return np.dtype(
+        {"names": list(fields), "formats": formats, "offsets": offsets, "itemsize": size}  # type: ignore[call-overload]
     )
-    try:
-        with _open(path) as file:
-            raw = file.read(540)
-    except (OSError, EOFError, zlib.error) as error:
-        raise broken from error
-    for size, fields in _HEADER_BYTES.items():
-        if len(raw) < size:
+
+
+def _read_header(file: BinaryIO, name: str) -> tuple[np.void, Literal["<", ">"]]:
+    raw = file.read(540)
+    for size, fields in _SIZES.items():
+        byte_order: Literal["<", ">"] = "<" if int.from_bytes(raw[:4], "little") == size else ">"
+        if len(raw) < size or np.frombuffer(raw, f"{byte_order}i4", 1)[0] != size:
             continue
-        if int.from_bytes(raw[:4], "little") == size:
-            return _header_from(np.frombuffer(raw, _dtype(fields, size, "<"), 1)[0])
-        if int.from_bytes(raw[:4], "big") == size:
-            return _header_from(np.frombuffer(raw, _dtype(fields, size, ">"), 1)[0])
-    raise broken
+        header = np.frombuffer(raw, _dtype(fields, size, byte_order), 1)[0]
+        if header["magic"][:2] == b"n+":
+            return header, byte_order
+    raise VolumeError(
+        f"“{name}” is not a readable NIfTI file.", "Copy or export the file again; it may be damaged."
+    )
 
 
-def _header_from(record: np.void) -> NiftiHeader:
-    shape = tuple(int(n) for n in record["dim"][1 : 1 + min(max(int(record["dim"][0]), 0), 7)])
-    sform = None
-    if record["sform_code"] > 0:
-        sform = np.vstack([record["srow"].astype(np.float64), [0, 0, 0, 1]])
-    data_bytes = int(np.prod(shape, dtype=object)) * int(record["bitpix"]) // 8 if shape else 0
-    pixdim = tuple(float(v) for v in record["pixdim"][1:4])
-    return NiftiHeader(shape, pixdim, sform, int(record["vox_offset"]) + data_bytes)
-
-
-def check_complete(path: Path, header: NiftiHeader) -> None:
-    """Read the file once to its end.
-
-    Raises:
-        VolumeError: the file is shorter than its header says, or its compressed stream is damaged.
-    """
-    try:
-        with _open(path) as file:
-            length = 0
-            while chunk := file.read(1 << 20):
-                length += len(chunk)
-    except (OSError, EOFError, zlib.error) as error:
+def _layout(header: np.void, name: str) -> tuple[tuple[int, int, int], str]:
+    """Shape and dtype of the voxels, or VolumeError where they are not one grey 3D image."""
+    code = int(header["datatype"])
+    if code in _COLOUR:
+        raise VolumeError(f"“{name}” is a colour image.", "Choose a grey CT or MR image.")
+    if code in _COMPLEX:
+        raise VolumeError(f"The voxels of “{name}” are complex numbers.", "Choose the magnitude image.")
+    if code not in _DTYPES:
         raise VolumeError(
-            f"“{path.name}” is damaged: its compressed data end early or are corrupt.",
-            "Copy or download the file again.",
-        ) from error
-    if length < header.data_end:
-        raise VolumeError(
-            f"“{path.name}” is truncated: {length} of {header.data_end} bytes are there.",
-            "Copy or download the file again.",
+            f"The voxel type of “{name}” (NIfTI code {code}) is not supported.", "Convert it to float32."
         )
+    sizes = [int(n) for n in header["dim"][1 : 1 + min(max(int(header["dim"][0]), 0), 7)]]
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise VolumeError(f"“{name}” has no voxels.", "Choose a volume that is not empty.")
+    if any(n > 1 for n in sizes[3:]):
+        raise VolumeError(
+            f"“{name}” has {len(sizes)} dimensions ({' × '.join(map(str, sizes))}).",
+            "Choose or export a single 3D time point.",
+        )
+    i, j, k = [*sizes, 1][:3]
+    return (i, j, k), _DTYPES[code]
 
 
-def write_nifti(volume: Volume, path: Path) -> None:
-    """Write a NIfTI-1 file, compressed if the name ends in .gz; not atomic, see `write_volume`.
+def _check_spacing(header: np.void, name: str) -> None:
+    steps = header["pixdim"][1 : 1 + min(int(header["dim"][0]), 3)]
+    if not (np.isfinite(steps) & (steps > 0)).all():
+        raise bad_spacing(name)
 
-    Both sform and qform hold the affine; the sform exactly (as float32), the qform as the nearest rotation.
 
-    Raises:
-        OSError: the file cannot be written.
-    """
-    array = storable(volume.array)
-    header = _header_of(volume, array.dtype)
-    # Three little-endian zero bytes and one after the header say that no extensions follow.
-    content = header.tobytes() + bytes(4)
-    stored = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    with path.open("wb") as raw:
-        if path.name.endswith(".gz"):
-            # No file name and time inside: the same volume gives the same bytes.
-            with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as file:
-                file.write(content)
-                file.write(stored.tobytes(order="F"))
-        else:
-            raw.write(content)
-            raw.write(stored.tobytes(order="F"))
+def bad_spacing(name: str) -> VolumeError:
+    """The error for a spacing that no grid can have."""
+    return VolumeError(
+        f"The voxel spacing of “{name}” is zero, negative or not a number.",
+        "Repair the spacing in the header, or export the scan again from the original DICOM files.",
+    )
+
+
+def _read_into(file: BinaryIO, buffer: memoryview) -> int:
+    """Fill the buffer as far as the file reaches; returns the number of bytes."""
+    done = 0
+    while done < len(buffer):
+        chunk = file.read(min(1 << 22, len(buffer) - done))
+        if not chunk:
+            break
+        buffer[done : done + len(chunk)] = chunk
+        done += len(chunk)
+    return done
+
+
+def _scaled(array: NDArray, header: np.void) -> NDArray:
+    """Stored numbers × slope + intercept, where the header has any (slope 0 means none)."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if not math.isfinite(slope) or not math.isfinite(intercept) or slope == 0 or (slope, intercept) == (1, 0):
+        return array
+    real = array.astype(np.result_type(array.dtype, np.float32))
+    real *= slope
+    real += intercept
+    return real
+
+
+def _affine(header: np.void) -> NDArray[np.float64]:
+    """4×4 to RAS: sform or qform by the rule of SimpleITK, so that Slicer shows the same place."""
+    affine = np.eye(4)
+    if header["sform_code"] == _SCANNER_POSITION or (header["sform_code"] > 0 and header["qform_code"] <= 0):
+        affine[:3] = header["srow"]
+        return affine
+    spacing = np.abs(header["pixdim"][1:4].astype(np.float64))
+    spacing[spacing == 0] = 1.0
+    if header["qform_code"] <= 0:
+        affine[:3, :3] = np.diag(spacing * [-1, -1, 1])
+        return affine
+    flip = -1.0 if header["pixdim"][0] < 0 else 1.0
+    affine[:3, :3] = _rotation(header["quatern"].astype(np.float64)) * spacing * [1, 1, flip]
+    affine[:3, 3] = header["qoffset"]
+    return affine
+
+
+def _rotation(quaternion: NDArray) -> NDArray:
+    """Rotation matrix of the unit quaternion whose last three parts are (b, c, d)."""
+    from scipy.spatial.transform import Rotation
+
+    real = math.sqrt(max(0.0, 1.0 - float(quaternion @ quaternion)))
+    return Rotation.from_quat([*quaternion, real]).as_matrix()
+
+
+def _quaternion(rotation: NDArray) -> NDArray:
+    """(b, c, d) of the unit quaternion with a ≥ 0 nearest to a rotation matrix."""
+    from scipy.spatial.transform import Rotation
+
+    b, c, d, a = Rotation.from_matrix(rotation).as_quat()
+    return np.array([b, c, d]) * (-1.0 if a < 0 else 1.0)
 
 
 def _header_of(volume: Volume, dtype: np.dtype) -> np.ndarray:
     header = np.zeros((), _dtype(_NIFTI1, 348, "<"))
-    affine = volume.affine
-    axes = affine[:3, :3] / volume.spacing
+    axes = volume.affine[:3, :3] / volume.spacing
     # A mirrored grid is a rotation times a flip of the third axis, which pixdim[0] carries.
     flip = -1.0 if np.linalg.det(axes) < 0 else 1.0
     header["sizeof_hdr"] = 348
     header["dim"] = [3, *volume.shape, 1, 1, 1, 1]
-    header["datatype"] = _DATATYPES[dtype.str[1:]]
+    header["datatype"] = _CODES[dtype.str[1:]]
     header["bitpix"] = dtype.itemsize * 8
     header["pixdim"] = [flip, *volume.spacing, 1, 1, 1, 1]
     header["vox_offset"] = 352
@@ -190,15 +272,7 @@ def _header_of(volume: Volume, dtype: np.dtype) -> np.ndarray:
     header["xyzt_units"] = _MILLIMETRES
     header["qform_code"] = header["sform_code"] = _SCANNER_POSITION
     header["quatern"] = _quaternion(axes @ np.diag([1, 1, flip]))
-    header["qoffset"] = affine[:3, 3]
-    header["srow"] = affine[:3]
+    header["qoffset"] = volume.affine[:3, 3]
+    header["srow"] = volume.affine[:3]
     header["magic"] = b"n+1"
     return header
-
-
-def _quaternion(rotation: NDArray) -> NDArray:
-    """(b, c, d) of the unit quaternion with a ≥ 0 nearest to a rotation matrix."""
-    from scipy.spatial.transform import Rotation
-
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
-    return np.array([x, y, z]) * (-1.0 if w < 0 else 1.0)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from progidiff.errors import VolumeError
-from progidiff.volumes import nifti
 from progidiff.volumes.check import check_affine, check_voxels
 from progidiff.volumes.conversion import affine_of, array_from_image, no_chatter, simpleitk
 from progidiff.volumes.dicom import MODALITY_TAG, is_dicom, read_largest_series
+from progidiff.volumes.nifti import bad_spacing, read_nifti
 from progidiff.volumes.volume import Modality, Volume
 
 _NIFTI = (".nii", ".nii.gz")
@@ -25,9 +25,6 @@ _DICOM = (".dcm", ".dicom", ".ima")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 READABLE = (*_NIFTI, *_ITK, *_DICOM)
 _SUPPORTED = "Use NIfTI (.nii, .nii.gz), NRRD, MHA/MHD or a folder of DICOM slices."
-# SimpleITK's rounding moves an entry of the matrix by less than this share of a voxel edge; a larger
-# difference means that it took the position from the file's other matrix, the qform.
-_MAX_DRIFT = 0.02
 
 
 def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -> Volume:
@@ -55,6 +52,11 @@ def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -
     except OSError as error:
         raise VolumeError(
             f"“{path.name}” cannot be read: {error.strerror or error}.", "Check its permissions."
+        ) from error
+    except MemoryError as error:
+        raise VolumeError(
+            f"“{path.name}” does not fit into memory, or its header is damaged.",
+            "Crop or resample it first, or copy the file again.",
         ) from error
     check_voxels(volume.array, volume.name, allow_constant=allow_constant)
     return volume
@@ -102,7 +104,9 @@ def _read_file(path: Path) -> Volume:
         raise VolumeError(f"The file “{path.name}” is empty.", "Copy or export it again.")
     kind = next((suffix for suffix in READABLE if path.name.lower().endswith(suffix)), "")
     if kind in _NIFTI:
-        return _read_nifti(path)
+        array, affine = read_nifti(path)
+        check_affine(affine, path.name)
+        return Volume(array, affine, "unknown", volume_name(path), {"format": "NIfTI"})
     if kind in _ITK:
         _check_written_spacing(path)
     elif not is_dicom(path):
@@ -112,25 +116,6 @@ def _read_file(path: Path) -> Volume:
         image = simpleitk().ReadImage(str(path))
     modality = image.GetMetaData(MODALITY_TAG).strip() if image.HasMetaDataKey(MODALITY_TAG) else ""
     return _as_volume(image, volume_name(path), modality, {"format": path.suffix.lstrip(".").lower()})
-
-
-def _read_nifti(path: Path) -> Volume:
-    header = nifti.read_header(path)
-    if any(not math.isfinite(step) or step <= 0 for step in header.pixdim[: len(header.shape)]):
-        raise _bad_spacing(path)
-    if header.sform is not None:
-        check_affine(header.sform, path.name)
-    nifti.check_complete(path, header)
-    with no_chatter(), _readable_errors(path), _tolerant_sform():
-        image = simpleitk().ReadImage(str(path))
-    volume = _as_volume(image, volume_name(path), "", {"format": "NIfTI"})
-    # SimpleITK turns a matrix that is slightly off right angles into a rotation; the result has to lie
-    # on the file's own grid.
-    if header.sform is not None:
-        drift = _MAX_DRIFT * np.abs(header.sform[:3, :3]).max()
-        if len(header.shape) == 2 or np.allclose(volume.affine, header.sform, rtol=0, atol=drift):
-            volume = replace(volume, affine=header.sform)
-    return volume
 
 
 def _as_volume(image: Any, name: str, modality: str, metadata: dict[str, str]) -> Volume:
@@ -162,13 +147,6 @@ def _as_volume(image: Any, name: str, modality: str, metadata: dict[str, str]) -
     return Volume(array_from_image(image), affine, known, name, metadata)
 
 
-def _bad_spacing(path: Path) -> VolumeError:
-    return VolumeError(
-        f"The voxel spacing of “{path.name}” is zero, negative or not a number.",
-        "Repair the spacing in the header, or export the scan again from the original DICOM files.",
-    )
-
-
 def _check_written_spacing(path: Path) -> None:
     """Raise VolumeError for a bad spacing in a text header, which SimpleITK would quietly turn around."""
     with path.open("rb") as file:
@@ -181,9 +159,9 @@ def _check_written_spacing(path: Path) -> None:
             try:
                 steps = [float(word) for word in value.split()]
             except ValueError:
-                raise _bad_spacing(path) from None
+                raise bad_spacing(path.name) from None
             if any(not math.isfinite(step) or step <= 0 for step in steps):
-                raise _bad_spacing(path)
+                raise bad_spacing(path.name)
 
 
 @contextmanager
@@ -194,7 +172,7 @@ def _readable_errors(path: Path) -> Iterator[None]:
     except RuntimeError as error:
         text = str(error).lower()
         if "spacing" in text:
-            raise _bad_spacing(path) from error
+            raise bad_spacing(path.name) from error
         if "direction" in text or "orthonormal" in text:
             raise VolumeError(
                 f"The position matrix of “{path.name}” is singular or sheared.",
@@ -204,18 +182,3 @@ def _readable_errors(path: Path) -> Iterator[None]:
             f"“{path.name}” cannot be read: it is damaged, incomplete or not the kind its name says.",
             "Copy or export the file again.",
         ) from error
-
-
-@contextmanager
-def _tolerant_sform() -> Iterator[None]:
-    """Let SimpleITK read matrices that are not perfectly orthonormal; shear was refused before."""
-    name = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from pathlib import Path
 
-import numpy as np
-
 from progidiff.errors import OutputError
-from progidiff.volumes.conversion import array_from_image, no_chatter, simpleitk, storable, to_sitk
 from progidiff.volumes.nifti import write_nifti
+from progidiff.volumes.text_headers import write_mha, write_nrrd
 from progidiff.volumes.volume import Volume
 
-WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
+_WRITERS = {".nii.gz": write_nifti, ".nii": write_nifti, ".nrrd": write_nrrd, ".mha": write_mha}
+WRITABLE = tuple(_WRITERS)
 
 
 def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
@@ -39,38 +37,20 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
         raise OutputError(f"The folder “{path.parent}” does not exist.", "Create it first.")
     if path.is_dir():
         raise OutputError(f"“{path}” is a folder.", "Give a file name.")
-    # In the same folder, so that the rename cannot cross disks; SimpleITK tells the format by the ending.
+    # In the same folder, so that the rename cannot cross disks.
     unfinished = path.parent / f".{uuid.uuid4().hex}{suffix}"
     try:
-        if suffix.startswith(".nii"):
-            write_nifti(volume, unfinished)
-        else:
-            _write_with_simpleitk(volume, unfinished)
+        _WRITERS[suffix](volume, unfinished)
         _flush_to_disk(unfinished)
         unfinished.replace(path)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "the disk may be full or the folder read-only"
+    except OSError as error:
         raise OutputError(
-            f"“{path}” cannot be written: {reason}.", "Free some space or choose another folder."
+            f"“{path}” cannot be written: {error.strerror or error}.",
+            "Free some space or choose another folder.",
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
     return path
-
-
-def _write_with_simpleitk(volume: Volume, path: Path) -> None:
-    """Write and read back: SimpleITK says nothing when the disk fills up during the last few bytes.
-
-    Raises:
-        RuntimeError: SimpleITK cannot write, or cannot read what it wrote.
-        OSError: what it wrote differs from the volume.
-    """
-    sitk = simpleitk()
-    with no_chatter():
-        sitk.WriteImage(to_sitk(volume), str(path), useCompression=True)
-        written = array_from_image(sitk.ReadImage(str(path)))
-    if not np.array_equal(written, storable(volume.array), equal_nan=True):
-        raise OSError(errno.EIO, "the file is incomplete")
 
 
 def _flush_to_disk(path: Path) -> None:

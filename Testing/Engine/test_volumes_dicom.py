@@ -1,0 +1,120 @@
+"""Folders of DICOM slices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from progidiff.errors import VolumeError
+from progidiff.volumes import read_volume
+
+sitk = pytest.importorskip("SimpleITK")
+
+SIZE = (6, 5)
+SPACING = (0.8, 1.2)
+ANGLE = 0.2
+# The direction of rows and columns of a scan whose patient was turned about the long axis, in LPS.
+TURNED = np.array([[np.cos(ANGLE), np.sin(ANGLE), 0], [-np.sin(ANGLE), np.cos(ANGLE), 0], [0, 0, 1]])
+
+
+def write_slices(
+    folder: Path, positions: list[np.ndarray], series: int = 1, modality: str = "CT", directions=TURNED
+) -> np.ndarray:
+    """One DICOM file for each position (LPS mm); returns the values as (I, J, K)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = (
+        np.random.default_rng(series).integers(-1000, 1000, (len(positions), *SIZE[::-1])).astype(np.int16)
+    )
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, (picture, position) in enumerate(zip(values, positions, strict=True)):
+        image = sitk.GetImageFromArray(picture[None])
+        image.SetSpacing((*SPACING, 3.0))
+        tags = {
+            "0008|0060": modality,
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"1.2.3.{series}.{number + 1}",
+            "0008|103e": f"series {series}",
+            "0020|000d": "1.2.3",
+            "0020|000e": f"1.2.3.{series}",
+            "0020|0013": str(number + 1),
+            "0020|0032": "\\".join(f"{x:.6f}" for x in position),
+            "0020|0037": "\\".join(f"{x:.9f}" for x in directions[:2].ravel()),
+            "0028|1052": "0",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        # Names in the opposite order of the positions: only the headers tell how slices are stacked.
+        writer.SetFileName(str(folder / f"slice_{series}_{99 - number}.dcm"))
+        writer.Execute(image)
+    return values.transpose(2, 1, 0)
+
+
+def stack(count: int, step=(0, 0, 2.5)) -> list[np.ndarray]:
+    return [np.array([10.0, -20.0, 30.0]) + n * np.array(step) for n in range(count)]
+
+
+def test_a_series_becomes_a_volume_in_its_place(tmp_path):
+    values = write_slices(tmp_path, stack(4))
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, values)
+    assert volume.modality == "CT"
+    np.testing.assert_allclose(volume.spacing, [0.8, 1.2, 2.5], atol=1e-5)
+    lps = np.array([10.0, -20.0, 30.0]) + TURNED[0] * 0.8 * 2 + TURNED[1] * 1.2 * 3 + [0, 0, 2.5]
+    np.testing.assert_allclose((volume.affine @ [2, 3, 1, 1])[:3], lps * [-1, -1, 1], atol=1e-4)
+    assert "note" not in volume.metadata
+
+
+def test_the_largest_of_several_series_is_taken_and_said(tmp_path):
+    write_slices(tmp_path / "b", stack(2), series=1)
+    values = write_slices(tmp_path / "a", stack(5), series=2, modality="MR")
+    write_slices(tmp_path / "a", stack(3), series=3)
+    volume = read_volume(tmp_path)
+    np.testing.assert_array_equal(volume.array, values)
+    assert volume.modality == "MR"
+    assert "3 series" in volume.metadata["note"]
+    assert volume.metadata["description"] == "series 2"
+
+
+def test_a_single_dicom_file_is_one_slice(tmp_path):
+    values = write_slices(tmp_path, stack(1))
+    path = next(tmp_path.iterdir())
+    without_ending = path.rename(tmp_path / "IM00001")
+    for where in (without_ending, tmp_path):
+        volume = read_volume(where)
+        np.testing.assert_array_equal(volume.array, values)
+        assert volume.modality == "CT"
+
+
+def test_other_modalities_are_named_but_not_claimed(tmp_path):
+    write_slices(tmp_path, stack(3), modality="PT")
+    volume = read_volume(tmp_path)
+    assert volume.modality == "unknown"
+    assert volume.metadata["modality"] == "PT"
+
+
+def test_a_missing_slice_is_noticed(tmp_path):
+    write_slices(tmp_path, [p for n, p in enumerate(stack(6)) if n != 2])
+    with pytest.raises(VolumeError, match="missing"):
+        read_volume(tmp_path)
+
+
+def test_two_phases_in_one_series_are_noticed(tmp_path):
+    write_slices(tmp_path, stack(3) + stack(3))
+    with pytest.raises(VolumeError, match="same place"):
+        read_volume(tmp_path)
+
+
+def test_a_tilted_gantry_is_noticed(tmp_path):
+    write_slices(tmp_path, stack(5, step=(0, 0.6, 2.5)), directions=np.eye(3))
+    with pytest.raises(VolumeError, match="tilted"):
+        read_volume(tmp_path)
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing to see")
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(VolumeError, match="no DICOM series"):
+        read_volume(tmp_path)
