@@ -52,6 +52,7 @@ class _Application(QtCore.QObject):
     """`slicer.app`."""
 
     aboutToQuit = QtCore.Signal()
+    startupCompleted = QtCore.Signal()
     _only_properties = ("applicationName", "slicerHome", "temporaryPath")
     applicationName = QtCore.Property(str, lambda _s: "Slicer")
     slicerHome = QtCore.Property(str, lambda _s: "")
@@ -142,12 +143,13 @@ class Host:
 
     def _add_views(self, scene: Any) -> None:
         """Red, Yellow, Green slice nodes and one 3D view node, as the application's layout would make."""
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
         for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-            node = slicer.vtkMRMLSliceNode()
+            node = scene.CreateNodeByClass("vtkMRMLSliceNode")
+            node.UnRegister(None)
             node.SetSingletonTag(name)
             node.SetName(name)
             node.SetLayoutName(name)
-            slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(scene)
             scene.AddNode(node)
             node.SetOrientation(orientation)
             composite = slicer.vtkMRMLSliceCompositeNode()
@@ -164,7 +166,6 @@ class Host:
         kinds = {
             "segmentations": slicer.vtkSlicerSegmentationsModuleLogic,
             "volumes": slicer.vtkSlicerVolumesLogic,
-            "terminologies": slicer.vtkSlicerTerminologiesModuleLogic,
             "subjecthierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic,
             "markups": slicer.vtkSlicerMarkupsLogic,
         }
@@ -267,6 +268,9 @@ def _base_classes() -> tuple[type, ...]:
             return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / filename)
 
         def setup(self) -> None: ...
+
+        def onReload(self) -> None:
+            slicer.util.reloadScriptedModule(self.moduleName)
 
         def cleanup(self) -> None: ...
 

@@ -1,0 +1,359 @@
+"""The engine as the panel and scripts use it: warm, restarted when needed, one prompt at a time."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+import vtk
+
+from ProGiDiffSlicerLib import settings
+from ProGiDiffSlicerLib.array_files import give_array, take_array
+from ProGiDiffSlicerLib.errors import SegmentationError
+from ProGiDiffSlicerLib.launching import default_launch
+from ProGiDiffSlicerLib.worker import Launch, Worker
+
+_LOG = logging.getLogger("ProGiDiffSlicer")
+_START_SECONDS = 180
+_CANCEL_SECONDS = 10
+Conversation = Generator[tuple[str, dict[str, Any]], dict[str, Any], None]
+
+
+@dataclass
+class Job:
+    """One prompt on one volume, from Propose to the last proposal.
+
+    The callbacks are called on the main thread:
+        on_progress(stage, params): stage is "starting", "loading", "reading" or "proposing".
+        on_proposal(description, probability): each proposal as soon as it exists.
+        on_message(text): something to tell the user, such as a fall-back to the processor.
+        on_done(result): the worker's result; `result["cancelled"]` when the user stopped it.
+        on_failed(error)
+    """
+
+    volume_id: str
+    prompt: str
+    proposals: int = 5
+    quality: str = "standard"
+    seed: int = 0
+    on_progress: Callable[[str, dict[str, Any]], None] = lambda _stage, _params: None
+    on_proposal: Callable[[dict[str, Any], np.ndarray], None] = lambda _description, _probability: None
+    on_message: Callable[[str], None] = lambda _text: None
+    on_done: Callable[[dict[str, Any]], None] = lambda _result: None
+    on_failed: Callable[[SegmentationError], None] = lambda _error: None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    stage: str = "starting"
+    cancelled: bool = False
+    finished: bool = False
+
+
+class Engine:
+    """Keeps one worker alive between prompts.
+
+    Args:
+        launch: says how to start the worker; asked again at each start, so that settings take effect.
+    """
+
+    def __init__(self, launch: Callable[[], Launch] = default_launch) -> None:
+        self._launch = launch
+        self._worker: Worker | None = None
+        self._buried: list[Worker] = []  # a process object must outlive the signal that announced its end
+        self.job: Job | None = None
+        self.greeting: dict[str, Any] = {}
+        self.model: dict[str, Any] = {}
+        self._model_choice: tuple[str, str, str] | None = None
+        self._open_volumes: dict[str, str] = {}
+        self._last_error = SegmentationError("The segmentation engine is not running.", "Press Propose again.")
+        self._patience = self._timer(self._lost_patience)
+
+    @staticmethod
+    def _timer(function: Callable[[], None]) -> Any:
+        timer = qt.QTimer()
+        timer.setSingleShot(True)
+        timer.connect("timeout()", function)
+        return timer
+
+    @property
+    def device(self) -> str:
+        """What the model really runs on; empty before it is loaded."""
+        return str(self.model.get("device", ""))
+
+    def is_busy(self) -> bool:
+        return self.job is not None
+
+    def submit(self, job: Job) -> None:
+        """Starts a job.
+
+        Raises:
+            SegmentationError: another job is running.
+        """
+        if self.job is not None:
+            raise SegmentationError("The engine is still busy with another prompt.", "Wait for it, or press Cancel.")
+        self.job = job
+        self._converse(self._segment(job), job)
+
+    def ask(self, method: str, done: Callable[[dict[str, Any]], None], failed: Callable[[SegmentationError], None]) -> None:
+        """A single question such as "doctor", starting the worker if needed."""
+
+        def conversation() -> Conversation:
+            yield from self._greet()
+            done((yield method, {}))
+
+        self._converse(conversation(), None, failed)
+
+    def cancel(self) -> None:
+        """Stops the running job between two denoising steps; what had arrived stays."""
+        job = self.job
+        if job is None or job.cancelled:
+            return
+        job.cancelled = True
+        if job.stage == "proposing" and self._worker is not None:
+            self._worker.request("cancel", {"job_id": job.id}, lambda _result: None, lambda _error: None)
+            self._patience.start(_CANCEL_SECONDS * 1000)
+        else:
+            self._finish(job, lambda: job.on_done({"sets": [], "cancelled": True}))
+
+    def stop(self) -> None:
+        """Ends the worker, for quitting, reloading, or starting it with other settings."""
+        self._patience.stop()
+        job, self.job = self.job, None
+        if job is not None:
+            job.finished = True
+        self._end_worker()
+
+    def _end_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+            self._buried.append(worker)
+        self._forget()
+
+    def close_volume(self, volume_id: str) -> None:
+        """A volume has left the scene: ends the job on it and lets the worker free what it remembers."""
+        job = self.job
+        if job is not None and job.volume_id == volume_id:
+            self.cancel()
+            error = SegmentationError(
+                "The volume was removed while proposals were being made.", "Choose another volume.", kind="VolumeGone"
+            )
+            self._finish(job, lambda: job.on_failed(error))
+        if self._open_volumes.pop(volume_id, None) and self._worker is not None and self._worker.is_running():
+            self._worker.request(
+                "close_volume", {"volume_id": volume_id}, lambda _result: None, lambda _error: None
+            )
+
+    def wait(self, milliseconds: int = 50) -> None:
+        """Lets answers come in, with or without an event loop."""
+        slicer.app.processEvents()
+        if self._worker is not None:
+            self._worker.wait(milliseconds)
+
+    def take(self, name: str) -> np.ndarray:
+        """Reads an array that the worker announced."""
+        return take_array(self.greeting["directory"], name)
+
+    def _segment(self, job: Job) -> Conversation:
+        """What is said to the worker for one prompt; each `yield` is a request and its answer."""
+        yield from self._greet()
+        self._check_torch()
+        choice = (settings.model(), settings.device(), settings.adapter())
+        if choice != self._model_choice:
+            self._stage(job, "loading")
+            model, device, adapter = choice
+            self._model_choice = None
+            self.model = yield "load_model", {"model": model, "device": device, "adapter": adapter}
+            self._model_choice, self._open_volumes = choice, {}
+        node = volume_of(job.volume_id)
+        fingerprint = _fingerprint(node)
+        if self._open_volumes.get(job.volume_id) != fingerprint:
+            self._stage(job, "reading")
+            yield "open_volume", self._describe(node)
+            self._open_volumes[job.volume_id] = fingerprint
+        self._stage(job, "proposing")
+        result = yield (
+            "segment",
+            {
+                "job_id": job.id,
+                "volume_id": job.volume_id,
+                "prompt": job.prompt,
+                "proposals": job.proposals,
+                "quality": job.quality,
+                "seed": job.seed,
+            },
+        )
+        self._finish(job, lambda: job.on_done(result))
+
+    def _greet(self) -> Conversation:
+        launch = self._launch()
+        if self._worker is not None and self._worker.launch != launch:
+            self._end_worker()  # another interpreter was chosen
+        if self._worker is not None and self._worker.is_running() and self.greeting:
+            return
+        if self._worker is None or not self._worker.is_running():
+            self._start(launch)
+        self.greeting = yield "hello", {}
+        self._worker.pid = int(self.greeting.get("pid") or 0)
+        self._patience.stop()
+
+    def _check_torch(self) -> None:
+        if not self.greeting.get("torch"):
+            reason = self.greeting.get("torch_problem") or "it is not installed"
+            raise SegmentationError(
+                f"The Python interpreter {self._worker.launch.program} cannot use PyTorch: {reason}.",
+                "Open Setup and press Install, or choose another interpreter.",
+                kind="MissingPackage",
+            )
+
+    def _start(self, launch: Launch) -> None:
+        self._forget()
+        self._buried = self._buried[-1:]
+        self._worker = Worker(launch, self._on_notice, self._on_gone)
+        self._patience.start(_START_SECONDS * 1000)
+        self._worker.start()
+
+    def _forget(self) -> None:
+        self.greeting, self.model, self._model_choice, self._open_volumes = {}, {}, None, {}
+
+    def _stage(self, job: Job, stage: str) -> None:
+        job.stage = stage
+        job.on_progress(stage, {})
+
+    def _describe(self, node: Any) -> dict[str, Any]:
+        array = slicer.util.arrayFromVolume(node)
+        return {
+            "volume_id": node.GetID(),
+            "array": give_array(self.greeting["directory"], np.ascontiguousarray(array.transpose(2, 1, 0))),
+            "affine": ijk_to_world(node).tolist(),
+            "modality": "auto",
+            "name": node.GetName(),
+        }
+
+    def _converse(
+        self, talk: Conversation, job: Job | None, failed: Callable[[SegmentationError], None] | None = None
+    ) -> None:
+        """Runs a conversation: sends what it yields, gives it back the answers."""
+
+        def fail(error: SegmentationError) -> None:
+            talk.close()
+            if job is not None:
+                self._finish(job, lambda: job.on_failed(error))
+            elif failed is not None:
+                failed(error)
+
+        def step(answer: dict[str, Any] | None) -> None:
+            if job is not None and job.finished:
+                talk.close()
+                return
+            try:
+                method, params = talk.send(answer)
+            except StopIteration:
+                return
+            except SegmentationError as error:
+                fail(error)
+                return
+            if self._worker is None:
+                fail(self._last_error)
+            else:
+                self._worker.request(method, params, step, fail)
+
+        step(None)
+
+    def _finish(self, job: Job, tell: Callable[[], None]) -> None:
+        if job.finished:
+            return
+        job.finished = True
+        self._patience.stop()
+        if self.job is job:
+            self.job = None
+        tell()
+
+    def _on_notice(self, method: str, params: dict[str, Any]) -> None:
+        job = self.job
+        if method == "message" and job is not None:
+            job.on_message(str(params.get("text", "")))
+        if job is None or params.get("job_id") != job.id:
+            if method == "proposal":  # of a job that was ended: nobody will read its file
+                self._discard(params["proposal"])
+            return
+        if method == "progress":
+            job.on_progress("proposing", params)
+        elif method == "proposal":
+            self._pass_on(job, params["proposal"])
+
+    def _pass_on(self, job: Job, description: dict[str, Any]) -> None:
+        try:
+            job.on_proposal(description, self.take(description["probability"]))
+        except SegmentationError as error:
+            job.on_message(str(error))
+
+    def _discard(self, description: dict[str, Any]) -> None:
+        try:
+            self.take(description["probability"])
+        except SegmentationError as error:
+            _LOG.info("%s", error)
+
+    def _on_gone(self, error: SegmentationError) -> None:
+        """The worker has ended by itself. Whoever waited for an answer has been told."""
+        self._patience.stop()
+        self._last_error = error
+        if self._worker is not None:
+            self._buried.append(self._worker)
+        self._worker = None
+        self._forget()
+        job = self.job
+        if job is not None:
+            self._finish(job, lambda: job.on_failed(error))
+
+    def _lost_patience(self) -> None:
+        """The worker did not say hello, or did not stop when asked: it is ended, and said so."""
+        job, cancelled = self.job, self.job is not None and self.job.cancelled
+        self.job = None
+        self.stop()
+        if job is None:
+            return
+        if cancelled:
+            self._finish(job, lambda: job.on_done({"sets": [], "cancelled": True}))
+            return
+        error = SegmentationError(
+            "The segmentation engine did not start in time.", "Run the self-check in Setup.", kind="StartTimeout"
+        )
+        self._finish(job, lambda: job.on_failed(error))
+
+
+def volume_of(volume_id: str) -> Any:
+    """The volume node, if it is still there and has voxels.
+
+    Raises:
+        SegmentationError: it was deleted, or is empty.
+    """
+    node = slicer.mrmlScene.GetNodeByID(volume_id)
+    if node is None:
+        raise SegmentationError("The volume has left the scene.", "Choose another volume.", kind="VolumeGone")
+    if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
+        raise SegmentationError(
+            f"The volume {node.GetName()} holds no image.", "Choose another volume.", kind="VolumeError"
+        )
+    return node
+
+
+def ijk_to_world(node: Any) -> np.ndarray:
+    """(4, 4) from voxel indices to RAS millimetres, through a linear parent transform if there is one."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    parent = node.GetParentTransformNode()
+    if parent is not None and parent.IsTransformToWorldLinear():
+        to_world = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(to_world)
+        vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _fingerprint(node: Any) -> str:
+    """Changes when the voxels or their place change, so that the worker gets the new image."""
+    return f"{node.GetImageData().GetMTime()} {ijk_to_world(node).round(6).tolist()}"

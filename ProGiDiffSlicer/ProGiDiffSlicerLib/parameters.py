@@ -1,0 +1,20 @@
+"""What is saved with the scene. Each field's name stands in the .ui as SlicerParameterName."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
+
+QUALITIES = {"Draft": "draft", "Standard": "standard", "Fine": "fine"}
+
+
+@parameterNodeWrapper
+class Parameters:
+    volume: vtkMRMLScalarVolumeNode
+    prompt: str
+    proposals: Annotated[int, WithinRange(1, 20), Default(5)]
+    quality: Annotated[str, Choice(["Draft", "Standard", "Fine"]), Default("Standard")]
+    target: vtkMRMLSegmentationNode
+    seed: Annotated[int, WithinRange(0, 999999), Default(0)]

@@ -1,0 +1,64 @@
+"""Choices that belong to the computer, not to the scene: interpreter, device, model, adapter, history."""
+
+from __future__ import annotations
+
+import qt
+
+_PREFIX = "ProGiDiffSlicer/"
+_HISTORY_LENGTH = 20
+DEVICES = {"Automatic": "auto", "Graphics card (CUDA)": "cuda", "Apple graphics (MPS)": "mps", "Processor": "cpu"}
+
+
+def _read(name: str, default: str = "") -> str:
+    value = qt.QSettings().value(_PREFIX + name, default)
+    return default if value is None else str(value)
+
+
+def _write(name: str, value: str) -> None:
+    qt.QSettings().setValue(_PREFIX + name, value)
+
+
+def interpreter() -> str:
+    """Path of the Python that runs the engine; empty for Slicer's own."""
+    return _read("Interpreter")
+
+
+def set_interpreter(path: str) -> None:
+    _write("Interpreter", path.strip())
+
+
+def device() -> str:
+    """auto, cuda, mps or cpu."""
+    return _read("Device", "auto")
+
+
+def set_device(device: str) -> None:
+    _write("Device", device)
+
+
+def model() -> str:
+    """"embedded", a model folder, or a hub id."""
+    return _read("Model") or "embedded"
+
+
+def set_model(model: str) -> None:
+    _write("Model", model.strip())
+
+
+def adapter() -> str:
+    """Folder of an adapter, or empty."""
+    return _read("Adapter")
+
+
+def set_adapter(folder: str) -> None:
+    _write("Adapter", folder.strip())
+
+
+def history() -> list[str]:
+    """Prompts used before, latest first."""
+    return [line for line in _read("History").split("\n") if line]
+
+
+def remember_prompt(prompt: str) -> None:
+    others = [p for p in history() if p.lower() != prompt.lower()]
+    _write("History", "\n".join([prompt, *others][:_HISTORY_LENGTH]))

@@ -1,0 +1,101 @@
+"""Fixtures of the module tests: the host, the panel on a small volume, and a worker that answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+MODULE_FILE = ROOT / "ProGiDiffSlicer" / "ProGiDiffSlicer.py"
+SCREENSHOTS = ROOT / "Resources" / "Screenshots"
+sys.path.insert(0, str(HERE))
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+_WAIT_SECONDS = 20
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The stand-in for the Slicer application; its tests are skipped where its packages are missing."""
+    pytest.importorskip("slicer", reason="the module tests need slicer-core (see Testing/Module/README.md)")
+    pytest.importorskip("PySide6", reason="the module tests need PySide6-Essentials (see Testing/Module/README.md)")
+    from slicer_host.application import Host
+
+    return Host(tmp_path_factory.mktemp("settings"))
+
+
+@pytest.fixture(scope="session")
+def module(host: Any) -> Any:
+    return host.load_module(MODULE_FILE)
+
+
+@pytest.fixture
+def scene(host: Any) -> Iterator[Any]:
+    """An empty MRML scene; at the end no callback may have raised."""
+    import slicer
+    from slicer_host import pythonqt
+
+    host.reset()
+    yield slicer.mrmlScene
+    errors = list(pythonqt.callback_errors)
+    host.reset()
+    assert not errors, "a slot raised:\n" + "\n".join(errors)
+
+
+@pytest.fixture
+def behaviour(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes the scripted worker misbehave from its next start on."""
+    return lambda words: monkeypatch.setenv("FAKE_WORKER", words)
+
+
+@pytest.fixture
+def volume(scene: Any, module: Any) -> Any:
+    from ProGiDiffSlicerLib import self_test
+
+    return self_test.make_volume()
+
+
+def scripted_launch() -> Any:
+    """The scripted worker of these tests, in this interpreter."""
+    from ProGiDiffSlicerLib.worker import Launch
+
+    return Launch(sys.executable, (str(HERE / "fake_worker.py"),), dict(os.environ))
+
+
+@pytest.fixture
+def panel(host: Any, module: Any, volume: Any) -> Iterator[Any]:
+    """The opened panel on one volume."""
+    from slicer_host.hands import Hands
+
+    widget = open_panel(host, module)
+    yield Hands(widget)
+    host.close_panel(widget)
+
+
+def open_panel(host: Any, module: Any, launch: Callable[[], Any] = scripted_launch) -> Any:
+    engine = sys.modules["ProGiDiffSlicerLib.engine"].Engine(launch)
+    original = module.ProGiDiffSlicerLogic.__init__.__defaults__
+    module.ProGiDiffSlicerLogic.__init__.__defaults__ = (engine,)
+    try:
+        return host.open_panel(module)
+    finally:
+        module.ProGiDiffSlicerLogic.__init__.__defaults__ = original
+
+
+def until(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> None:
+    """Runs the event loop until something is so."""
+    from PySide6.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("waited in vain")
+        QApplication.processEvents()
+        time.sleep(0.003)

@@ -1,0 +1,202 @@
+"""A worker of a few lines for the module tests: speaks the protocol, needs only numpy, can misbehave.
+
+The environment variable FAKE_WORKER chooses the behaviour, as words joined by "+": die-before-hello, no-torch, die-after-first,
+die-while-writing, broken-json, slow, deaf (does not react to cancel), silent (never says hello),
+disk-full (its directory cannot be written), not-found, error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+BEHAVIOUR = set(os.environ.get("FAKE_WORKER", "").split("+"))
+ORGANS = {"liver": 6, "spleen": 1, "pancreas": 11, "gallbladder": 4}
+_lock = threading.Lock()
+
+
+def send(**message: object) -> None:
+    with _lock:
+        sys.stdout.write(json.dumps(_public({"jsonrpc": "2.0", **message})) + "\n")
+        sys.stdout.flush()
+
+
+def _public(value: object) -> object:
+    """Without the arrays that only this process uses."""
+    if isinstance(value, dict):
+        return {k: _public(v) for k, v in value.items() if not k.startswith("_")}
+    return [_public(v) for v in value] if isinstance(value, list) else value
+
+
+def notify(method: str, **params: object) -> None:
+    send(method=method, params=params)
+
+
+class FakeWorker:
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="fake-worker-"))
+        self.volumes: dict[str, np.ndarray] = {}
+        self.cancelled: set[str] = set()
+        self.opened = 0
+
+    def hello(self) -> dict:
+        if "die-before-hello" in BEHAVIOUR:
+            os._exit(3)
+        if "silent" in BEHAVIOUR:
+            time.sleep(3600)
+        if "disk-full" in BEHAVIOUR:
+            shutil.rmtree(self.folder)
+        torch = "" if "no-torch" in BEHAVIOUR else "2.9.0"
+        return {
+            "version": "0", "protocol": 1, "pid": os.getpid(), "directory": str(self.folder),
+            "python": sys.version.split()[0], "torch": torch, "torch_problem": "No module named 'torch'",
+            "device": "cpu", "cuda": False, "cuda_name": "", "vram_gb": None, "models": [],
+        }  # fmt: skip
+
+    def doctor(self) -> dict:
+        good = "no-torch" not in BEHAVIOUR
+        return {"lines": [["PyTorch", "2.9.0 (CPU)" if good else "missing", good], ["Model", "embedded", True]]}
+
+    def load_model(self, model: str, device: str, adapter: str) -> dict:
+        return {"model_id": model, "model_hash": "f" * 64, "device": "cpu", "seconds": 0.0, "default_steps": 4}
+
+    def open_volume(self, volume_id: str, array: str, affine: list, modality: str, name: str) -> dict:
+        path = self.folder / array
+        self.volumes[volume_id] = np.load(path, allow_pickle=False)
+        path.unlink()
+        self.opened += 1
+        return {"volume_id": volume_id, "modality": "CT", "seconds": 0.0}
+
+    def close_volume(self, volume_id: str) -> dict:
+        self.volumes.pop(volume_id, None)
+        return {}
+
+    def segment(self, job_id: str, volume_id: str, prompt: str, proposals: int, quality: str, seed: int) -> dict:
+        if "error" in BEHAVIOUR:
+            raise ValueError("PromptError")
+        named = [organ for organ in ORGANS if organ in prompt.lower()]
+        sets = []
+        for at, organ in enumerate(named):
+            sets.append(self.one_organ(job_id, volume_id, organ, prompt, proposals, seed, at, len(named)))
+            if job_id in self.cancelled:
+                break
+        return {
+            "job_id": job_id, "sets": sets, "seconds": {"first_proposal": 0.1, "total": 1.2},
+            "cancelled": job_id in self.cancelled,
+        }  # fmt: skip
+
+    def one_organ(self, job_id: str, volume_id: str, organ: str, prompt: str, wanted: int, seed: int, at: int, organs: int) -> dict:
+        base = {"organ": organ, "name": organ, "distinct": 0, "pairwise_dice": [], "consensus": None,
+                "agreement": None, "proposals": [], "ranking": []}  # fmt: skip
+        if "not-found" in BEHAVIOUR or organ == "gallbladder":
+            return {**base, "found": False, "reason": f"The {organ} is not in the image."}
+        made, steps = [], 4
+        for number in range(wanted):
+            for step in range(steps):
+                time.sleep(0.08 if "slow" in BEHAVIOUR else 0.002)
+                if job_id in self.cancelled and "deaf" not in BEHAVIOUR:
+                    return self.summary(base, made, organ)
+                done = number * steps + step + 1
+                fraction = (at + done / (steps * wanted)) / organs
+                notify("progress", job_id=job_id, organ=organ, step=done, steps=steps * wanted, proposal=number,
+                       proposals=wanted, fraction=fraction, seconds_left=3 * (1 - fraction))  # fmt: skip
+            made.append(self.proposal(volume_id, organ, number, prompt, seed))
+            if "die-while-writing" in BEHAVIOUR and number == 1:
+                sys.stdout.write('{"jsonrpc": "2.0", "method": "proposal", "par')
+                sys.stdout.flush()
+                os._exit(9)
+            notify("proposal", job_id=job_id, proposal=made[-1])
+            if "die-after-first" in BEHAVIOUR:
+                os._exit(9)
+            if "broken-json" in BEHAVIOUR and number == 1:
+                sys.stdout.write("this is no JSON\n")
+                sys.stdout.flush()
+                time.sleep(3600)
+        return self.summary(base, made, organ)
+
+    def proposal(self, volume_id: str, organ: str, number: int, prompt: str, seed: int) -> dict:
+        shape = self.volumes[volume_id].shape
+        centers = {"liver": (0.35, 0.45, 0.5), "spleen": (0.72, 0.6, 0.55), "pancreas": (0.5, 0.45, 0.4)}
+        center = np.array(shape) * centers[organ] + np.array([number - 2, 0, 0])
+        radii = np.array(shape) * (0.16 + 0.01 * number)
+        low = np.maximum(np.floor(center - 1.4 * radii), 0).astype(int)
+        high = np.minimum(np.ceil(center + 1.4 * radii), shape).astype(int)
+        grid = np.indices(high - low) + low[:, None, None, None]
+        far = np.sqrt((((grid - center[:, None, None, None]) / radii[:, None, None, None]) ** 2).sum(axis=0))
+        probability = np.clip(255 * (1.25 - far) / 0.5, 0, 255).astype(np.uint8)
+        return {
+            "proposal_id": f"p{number}-{uuid.uuid4().hex[:6]}", "name": f"{organ} {number + 1}", "organ": organ,
+            "organ_name": organ, "label": ORGANS[organ],
+            "region": [[int(a), int(b)] for a, b in zip(low, high)], "probability": self.give(probability),
+            "threshold": 0.5, "score": 0.9 - 0.03 * number, "volume_ml": float((probability > 127.5).sum()) / 100,
+            "provenance": {"prompt": prompt, "model": "fake", "model_hash": "f" * 64, "seed": seed + number,
+                           "steps": 4, "device": "cpu", "adapter": "", "parent": "", "method": "sampled"},
+            "_array": probability,
+        }  # fmt: skip
+
+    def summary(self, base: dict, made: list[dict], organ: str) -> dict:
+        if not made:
+            return {**base, "found": True}
+        boxes = np.array([p["region"] for p in made])
+        region = [[int(boxes[:, a, 0].min()), int(boxes[:, a, 1].max())] for a in range(3)]
+        stack = np.zeros([len(made), *[b - a for a, b in region]], np.float32)
+        for layer, p in zip(stack, made):
+            layer[tuple(slice(a - r[0], b - r[0]) for (a, b), r in zip(p["region"], region))] = p["_array"] / 255
+        mean = stack.mean(axis=0)
+        consensus = {**made[0], "proposal_id": "consensus-" + uuid.uuid4().hex[:6], "name": f"{organ} consensus",
+                     "region": region, "probability": self.give(np.round(mean * 255).astype(np.uint8)),
+                     "score": 0.93, "volume_ml": float((mean > 0.5).sum()) / 100, "threshold": 0.5}  # fmt: skip
+        agreement = np.round(255 * (1 - 2 * (stack > 0.5).std(axis=0))).astype(np.uint8)
+        ids = [p["proposal_id"] for p in made]
+        return {
+            **base, "found": True, "reason": "", "distinct": len(made), "proposals": ids,
+            "consensus": consensus, "agreement": {"region": region, "array": self.give(agreement)},
+            "ranking": [{"proposal_id": p["proposal_id"], "name": p["name"], "score": p["score"],
+                         "dice_to_consensus": 0.9} for p in made],
+        }  # fmt: skip
+
+    def give(self, array: np.ndarray) -> str:
+        name = f"{uuid.uuid4().hex}.npy"
+        with (self.folder / (name + ".part")).open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        (self.folder / (name + ".part")).rename(self.folder / name)
+        return name
+
+
+def main() -> None:
+    worker, waiting = FakeWorker(), queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            request = json.loads(line)
+            if request["method"] == "cancel":
+                worker.cancelled.add(request["params"]["job_id"])
+                send(id=request["id"], result={"cancelled": True})
+            else:
+                waiting.put(request)
+        shutil.rmtree(worker.folder, ignore_errors=True)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        request = waiting.get()
+        try:
+            result = getattr(worker, request["method"])(**request["params"])
+            send(id=request["id"], result=result)
+        except ValueError:
+            send(id=request["id"], error={"code": -32000, "message": "no organ", "data": {
+                "kind": "PromptError", "message": "The prompt names no organ.", "remedy": "Try: segment the liver."}})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

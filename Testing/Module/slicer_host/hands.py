@@ -1,0 +1,127 @@
+"""Hands and eyes of a user: clicks, keys, and what can be read on the panel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QPoint, QRect, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QStyle, QStyleOptionViewItem, QTreeWidgetItem, QWidget
+from slicer_host.pythonqt import unwrap
+
+
+class Hands:
+    """Works the panel only through events that a mouse and a keyboard can send."""
+
+    def __init__(self, widget: Any) -> None:
+        self.widget = widget
+        self.ui = widget.ui
+
+    def it(self, name: str) -> Any:
+        """The bare Qt widget of that name."""
+        return unwrap(getattr(self.ui, name))
+
+    def click(self, name: str) -> None:
+        button = self.it(name)
+        self.reveal(button)
+        if not button.isEnabled():
+            raise AssertionError(f"{name} cannot be pressed now")
+        if not button.isVisible():
+            raise AssertionError(f"{name} cannot be seen now")
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton, pos=button.rect().center())
+        QApplication.processEvents()
+
+    def fold(self, section: str) -> None:
+        """Clicks the title of a section."""
+        QTest.mouseClick(self.it(section), Qt.MouseButton.LeftButton, pos=QPoint(30, 10))
+        QApplication.processEvents()
+
+    def tick_box(self, name: str) -> None:
+        box = self.it(name)
+        self.reveal(box)
+        QTest.mouseClick(box, Qt.MouseButton.LeftButton, pos=QPoint(8, box.height() // 2))
+
+    def type(self, name: str, text: str, enter: bool = False) -> None:
+        line = self.it(name)
+        line.setFocus()
+        line.selectAll()
+        QTest.keyClick(line, Qt.Key.Key_Delete)
+        QTest.keyClicks(line, text)
+        if line.completer() is not None:
+            line.completer().popup().hide()
+        if enter:
+            QTest.keyClick(line, Qt.Key.Key_Return)
+        QApplication.processEvents()
+
+    def press(self, key: Qt.Key, name: str | None = None) -> None:
+        target = self.it(name) if name else self.window
+        QTest.keyClick(target, key)
+        QApplication.processEvents()
+
+    def choose(self, name: str, text: str) -> None:
+        """Picks an entry of a combo box by its text."""
+        box = self.it(name)
+        box = box if hasattr(box, "findText") else box._box
+        index = box.findText(text)
+        if index < 0:
+            raise AssertionError(f"{name} has no entry {text!r}")
+        box.setFocus()
+        while box.currentIndex() != index:
+            QTest.keyClick(box, Qt.Key.Key_Down if box.currentIndex() < index else Qt.Key.Key_Up)
+        QApplication.processEvents()
+
+    @property
+    def window(self) -> QWidget:
+        return self.it("proposalsTree").window()
+
+    def reveal(self, widget: QWidget) -> None:
+        area = self.window.centralWidget()
+        QApplication.processEvents()
+        area.ensureWidgetVisible(widget)
+        QApplication.processEvents()
+
+    def rows(self) -> list[QTreeWidgetItem]:
+        """The proposals in the list, top to bottom, without the groups' titles."""
+        tree = self.it("proposalsTree")
+        heads = [tree.topLevelItem(i) for i in range(tree.topLevelItemCount())]
+        rows = [head.child(i) for head in heads for i in range(head.childCount())]
+        return [r for r in rows if r.data(0, Qt.ItemDataRole.UserRole)]
+
+    def titles(self) -> list[str]:
+        tree = self.it("proposalsTree")
+        return [tree.topLevelItem(i).text(0) for i in range(tree.topLevelItemCount())]
+
+    def click_row(self, row: QTreeWidgetItem) -> None:
+        tree = self.it("proposalsTree")
+        tree.scrollToItem(row)
+        place = tree.visualItemRect(row)
+        QTest.mouseClick(
+            tree.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(place.right() - 20, place.center().y())
+        )
+        QApplication.processEvents()
+
+    def tick_row(self, row: QTreeWidgetItem) -> None:
+        """Clicks the tick box at the left of a row."""
+        tree = self.it("proposalsTree")
+        tree.scrollToItem(row)
+        option = QStyleOptionViewItem()
+        option.initFrom(tree)
+        option.rect = tree.visualItemRect(row)
+        option.features |= QStyleOptionViewItem.ViewItemFeature.HasCheckIndicator
+        box: QRect = tree.style().subElementRect(
+            QStyle.SubElement.SE_ItemViewItemCheckIndicator, option, tree
+        )
+        before = row.checkState(0)
+        QTest.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=box.center())
+        QApplication.processEvents()
+        if row.checkState(0) == before:
+            raise AssertionError("the tick box was not where a row's tick box is")
+
+    def status(self) -> str:
+        return self.it("statusLabel").text()
+
+    def screenshot(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        QApplication.processEvents()
+        self.window.grab().save(str(path))
