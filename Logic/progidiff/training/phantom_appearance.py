@@ -116,6 +116,17 @@ MR_TISSUES: dict[str, tuple[float, float, float]] = {
 }
 
 
+# Tissues that look alike on every MR sequence, and which of them stands for all.
+_MR_ALIKE = {
+    **dict.fromkeys(("visceral_fat", "wall_fat", "epicardial_fat", "renal_sinus"), "fat"),
+    **dict.fromkeys(("vein", "portal_vein", "portal_branch", "hepatic_vein"), "vena_cava"),
+    **dict.fromkeys(("bile", "renal_pelvis"), "cerebrospinal_fluid"),
+    **dict.fromkeys(("esophagus_wall", "stomach_wall", "gallbladder_wall"), "bowel_wall"),
+    "artery": "aorta",
+    "diaphragm": "muscle",
+}
+
+
 def paint_ct(rng: np.random.Generator, layers: Iterable[Layer], space: Space) -> Array:
     """Hounsfield units of the layers as a CT scanner shows them, float32."""
     phase = int(rng.choice([0, 1, 2], p=[0.12, 0.13, 0.75]))
@@ -135,14 +146,9 @@ def paint_ct(rng: np.random.Generator, layers: Iterable[Layer], space: Space) ->
 
 def paint_mr(rng: np.random.Generator, layers: Iterable[Layer], space: Space) -> Array:
     """Intensities of the layers as an MR scanner shows them, float32, in an arbitrary range from 0."""
-    column = int(rng.integers(0, 3))
-    wildness = rng.choice([0.08, 0.25, 1.0], p=[0.5, 0.3, 0.2])  # how far contrasts stray from the textbook
-    values: dict[str, tuple[float, float]] = {}
-    for tissue, row in MR_TISSUES.items():
-        value = row[column]
-        if tissue not in ("air", "table", "lung", "bone", "calcification"):
-            value = (1 - wildness) * value * np.exp(0.1 * _jitter(rng)) + wildness * rng.uniform(0.05, 1)
-        values[tissue] = (float(value), 0.05 * float(value) + 0.005)
+    values = _mr_contrast(rng)
+    while abs(values["liver"][0] - values["visceral_fat"][0]) < 0.1:  # no scan is read whose organs vanish
+        values = _mr_contrast(rng)
     image = _compose(rng, layers, values, space, outside=0.0)
     image = _point_spread(rng, image, space.slice_axis)
     image *= bias_field(rng, space)
@@ -150,6 +156,21 @@ def paint_mr(rng: np.random.Generator, layers: Iterable[Layer], space: Space) ->
     real = image + noise * rng.standard_normal(space.shape, dtype=np.float32)
     imaginary = noise * rng.standard_normal(space.shape, dtype=np.float32)
     return np.hypot(real, imaginary) * np.float32(10 ** rng.uniform(1.5, 3.5))
+
+
+def _mr_contrast(rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+    """Mean and texture of every tissue: a weighting of the textbook, blended with random contrasts."""
+    column = int(rng.integers(0, 3))
+    wildness = rng.choice([0.08, 0.25, 1.0], p=[0.5, 0.3, 0.2])  # how far contrasts stray from the textbook
+    chance = {tissue: rng.uniform(0.05, 1) for tissue in MR_TISSUES}
+    values: dict[str, tuple[float, float]] = {}
+    for tissue, row in MR_TISSUES.items():
+        value = row[column]
+        if tissue not in ("air", "table", "lung", "bone", "calcification"):
+            random = chance[_MR_ALIKE.get(tissue, tissue)]
+            value = ((1 - wildness) * value + wildness * random) * np.exp(0.08 * _jitter(rng))
+        values[tissue] = (float(value), 0.05 * float(value) + 0.005)
+    return values
 
 
 def _jitter(rng: np.random.Generator) -> float:
