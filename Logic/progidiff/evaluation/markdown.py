@@ -25,8 +25,8 @@ _HOW = f"""## How it was measured
   above holds and distances are millimetres.
 - **Control of the oracle.** Any masks that differ have a best one. *jitter oracle* is the best of as many
   random morphological variations of *one* proposal, as different from one another as the real proposals are
-  (mean pairwise Dice within {JITTER_TOLERANCE:g}); where that was not reached the case is left out. Real
-  proposals are worth more than noise only where oracle beats jitter oracle.
+  (mean pairwise Dice within {JITTER_TOLERANCE:g}); where that was not reached the case is left out.
+  *jittered* is their mean. Real proposals are worth more than noise only where oracle beats jitter oracle.
 - **Calibration.** ECE ({CALIBRATION_BINS} bins of equal width) and Brier score of the mean probability, and
   the rank correlation (Spearman) between voxel disagreement and error of the consensus, in a box that reaches
   {BOX_MARGIN_MM:g} mm beyond organ and proposals. A larger box would make all of them look better.
@@ -165,14 +165,16 @@ def _plots(cohort: Json) -> str:
 def _control(control: Json) -> str:
     if not control["all"]["tried"]:
         return ""
-    header = ["organ", "matched", "pairwise Dice", "of the jitter", "oracle", "jitter oracle", "oracle wins"]
+    header = ["organ", "matched", "pairwise Dice", "of the jitter", "single", "jittered", "oracle"]
+    header += ["jitter oracle", "oracle wins"]
     rows = [_control_cells(organ.replace("_", " "), row) for organ, row in control["organs"].items()]
     rows.append(_control_cells("**all**", control["all"]))
     return "### Does the best proposal beat random jitter?\n\n" + _table(header, rows)
 
 
 def _control_cells(name: str, row: Json) -> list[str]:
-    means = [_mean(row[key]) for key in ("pairwise", "jitter_pairwise", "oracle", "jitter_oracle")]
+    keys = ("pairwise", "jitter_pairwise", "single", "jitter_single", "oracle", "jitter_oracle")
+    means = [_mean(row[key]) for key in keys]
     return [name, f"{row['matched']} of {row['tried']}", *means, f"{row['wins']} of {row['matched']}"]
 
 

@@ -176,6 +176,8 @@ def _control_row(records: Sequence[OrganRecord]) -> Json:
         "matched": len(matched),
         "pairwise": statistics([r.pairwise for r in matched]),
         "jitter_pairwise": statistics([r.jitter_pairwise for r in matched]),
+        "single": statistics([r.single for r in matched]),
+        "jitter_single": statistics([r.jitter_single for r in matched]),
         "oracle": statistics([r.best for r in matched]),
         "jitter_oracle": statistics([r.jitter_best for r in matched]),
         "wins": sum((r.best or 0.0) > (r.jitter_best or 0.0) for r in matched),
