@@ -207,6 +207,12 @@ def test_outside_is_filled_and_nothing_leaks_into_it():
         assert (moved.array[outside] == expected).all()
 
 
+def test_a_grid_may_be_described_by_numpy_integers():
+    volume = Volume(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.eye(4, dtype=int))
+    moved = resample(volume, Grid(tuple(np.array([2, 3, 2])), np.eye(4, dtype=int)), order=0)
+    np.testing.assert_array_equal(moved.array, volume.array[:, :, :2])
+
+
 def test_a_grid_elsewhere_is_all_fill():
     volume = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
     far = axial_grid((5, 5, 5), (1, 1, 1), np.array([500.0, 0, 0]))

@@ -172,7 +172,7 @@ def _interpolate(source: NDArray, to_source: NDArray, shape: tuple[int, int, int
     transform.SetMatrix(to_source[:3, :3].ravel().tolist())
     transform.SetTranslation(to_source[:3, 3].tolist())
     filter_ = sitk.ResampleImageFilter()
-    filter_.SetSize(shape)
+    filter_.SetSize([int(n) for n in shape])
     filter_.SetTransform(transform)
     filter_.SetInterpolator(sitk.sitkLinear if order == 1 else sitk.sitkNearestNeighbor)
     filter_.SetUseNearestNeighborExtrapolator(True)

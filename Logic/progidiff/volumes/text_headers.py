@@ -62,8 +62,10 @@ def write_nrrd(volume: Volume, path: Path) -> None:
         "encoding: gzip",
         f"space origin: {_vector(lps[:, 3])}",
     ]
-    voxels = gzip.compress(file_bytes(array), compresslevel=_LEVEL, mtime=0)
-    path.write_bytes("\n".join(header).encode() + b"\n\n" + voxels)
+    with path.open("wb") as raw:
+        raw.write("\n".join(header).encode() + b"\n\n")
+        with gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as file:
+            file.write(file_bytes(array))
 
 
 def write_mha(volume: Volume, path: Path) -> None:
