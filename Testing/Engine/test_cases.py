@@ -140,10 +140,10 @@ def test_flat_folder(tmp_path: Path) -> None:
 
 
 def test_colour_table_and_labels_override(tmp_path: Path) -> None:
-    write(tmp_path / "atlas_label.nii.gz", label_array(0, 52, 117))
+    write(tmp_path / "atlas_label.nii.gz", label_array(0, 52, 117, 99))
     write(tmp_path / "plain_label.nii.gz", label_array(0, 9))
     (tmp_path / "atlas_labels.ctbl").write_text(
-        "# colours\n52 left_kidney 220 170 120 255\n117 splenic_vein 1 1 1 255\n"
+        "# colours\n# 120 values\n52 left_kidney 220 170 120 255\n117 splenic_vein 1 1 1 255\n"
     )
     atlas, plain = find_cases(tmp_path)
     assert atlas.organs == {"left_kidney"}  # the splenic vein alone is only part of our organ

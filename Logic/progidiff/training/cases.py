@@ -325,13 +325,21 @@ def _lists_of_names(folder: Path) -> dict[str, Mapping[int, tuple[str, ...]]]:
 
 
 def _read_colour_table(path: Path) -> dict[int, tuple[str, ...]]:
-    """A Slicer colour table: lines of value, name, red, green, blue, opacity."""
-    names: dict[int, tuple[str, ...]] = {}
+    """A Slicer colour table: lines of value, name, red, green, blue, opacity.
+
+    A table has entries from 0 to the number its head announces ("# 701 values"), and may leave out those
+    it does not name: such values are no error but structures we do not know.
+    """
+    named: dict[int, tuple[str, ...]] = {}
+    announced = 0
     for line in path.read_text(encoding="utf-8").splitlines():
         words = line.split()
-        if len(words) >= 2 and words[0].isdigit():
-            names[int(words[0])] = (words[1],)
-    return names
+        if len(words) == 3 and words[0] == "#" and words[1].isdigit() and words[2] == "values":
+            announced = int(words[1])
+        elif len(words) >= 2 and words[0].isdigit():
+            named[int(words[0])] = (words[1],)
+    unnamed: dict[int, tuple[str, ...]] = dict.fromkeys(range(announced), ("(none)",))
+    return unnamed | named
 
 
 # --- names and files -------------------------------------------------------------------------------

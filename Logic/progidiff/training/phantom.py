@@ -174,7 +174,7 @@ def _fitted_space(rng: np.random.Generator, label: Volume) -> Space:
     a, b = np.array(found), np.array(planned, float)
     spread = a - a.mean(0)
     scale = float((spread * (b - b.mean(0))).sum() / (spread**2).sum()) if len(a) >= 4 else 1.0
-    scale = float(np.clip(scale, 0.75, 1.35))
+    scale = float(np.clip(scale, 0.6, 1.8))
     return Space(rng, label.shape, matrix=scale * matrix, start=b.mean(0) - scale * a.mean(0))
 
 
