@@ -17,6 +17,7 @@ from ProGiDiffSlicerLib.volume_proposals import OrganGroup, VolumeProposals
 
 _ID_ROLE = qt.Qt.UserRole
 _NAME, _SCORE, _VOLUME, _OVERLAP = range(4)
+_TITLE_HEIGHT = 24
 
 
 class ProposalsList:
@@ -102,6 +103,7 @@ class ProposalsList:
         head = qt.QTreeWidgetItem()
         head.setText(_NAME, _group_title(group, members))
         head.setFlags(qt.Qt.ItemIsEnabled)
+        head.setSizeHint(_NAME, qt.QSize(0, _TITLE_HEIGHT))
         font = qt.QFont(self._tree.font)
         font.setBold(True)
         head.setFont(_NAME, font)
@@ -131,7 +133,7 @@ class ProposalsList:
         row.setData(_NAME, _ID_ROLE, proposal.id)
         row.setIcon(_NAME, self._icon(proposals, proposal))
         row.setText(_SCORE, f"{100 * proposal.score:.0f} %")
-        row.setText(_VOLUME, f"{proposal.volume_ml:.1f} ml")
+        row.setText(_VOLUME, milliliters(proposal.volume_ml))
         overlap = proposal.dice_to_consensus
         row.setText(_OVERLAP, "" if proposal.kind == CONSENSUS or overlap is None else f"{100 * overlap:.0f} %")
         row.setToolTip(_NAME, _history(proposal))
@@ -155,6 +157,10 @@ class ProposalsList:
     def _item_changed(self, _item: Any, column: int) -> None:
         if not self._filling and column == _NAME:
             self._on_ticked()
+
+
+def milliliters(volume: float) -> str:
+    return f"{volume:.0f} ml" if volume >= 100 else f"{volume:.1f} ml"
 
 
 def _icon_of(file_content: bytes) -> Any:

@@ -10,7 +10,7 @@ from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.merging import MEAN, WAYS
 from ProGiDiffSlicerLib.parameters import Parameters
 from ProGiDiffSlicerLib.proposal import Proposal
-from ProGiDiffSlicerLib.proposals_list import ProposalsList
+from ProGiDiffSlicerLib.proposals_list import ProposalsList, milliliters
 from ProGiDiffSlicerLib.volume_proposals import VolumeProposals
 
 
@@ -111,7 +111,7 @@ class ProposalsSection:
             way = self._ui.mergeBox.currentText
             merged = self._logic.merge(self.proposals, self.list.ticked(), way, self._ui.thresholdSlider.value)
             self.changed(merged.id)
-            self._say(f"Added {merged.name}, {merged.volume_ml:.1f} ml.")
+            self._say(f"Added {merged.name}, {milliliters(merged.volume_ml)}.")
 
         self._try(do)
 

@@ -133,7 +133,7 @@ class ProposeSection:
     def _summary(self, result: dict[str, Any]) -> str:
         if result.get("cancelled"):
             return f"Cancelled. {_count(self._arrived)} kept." if self._arrived else "Cancelled."
-        missing = [f"{s['name']}: {s.get('reason') or 'nothing was found.'}" for s in result["sets"] if not s["found"]]
+        missing = [s.get("reason") or f"No {s['name']} was found." for s in result["sets"] if not s["found"]]
         seconds = (result.get("seconds") or {}).get("total")
         device = self._logic.engine.device
         where = _WHERE.get(device.split(":")[0], device)

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
-SIZE = 64
+SIZE = 52
 _MARGIN = 0.25
 
 
@@ -115,7 +115,7 @@ def _grey(values: np.ndarray, volume: Any) -> np.ndarray:
 def _paint(grey: np.ndarray, inside: np.ndarray, color: tuple[float, float, float]) -> np.ndarray:
     pixels = np.repeat(grey[..., None], 3, axis=2)
     tint = np.array(color)
-    pixels[inside] = 0.65 * pixels[inside] + 0.35 * tint
+    pixels[inside] = 0.55 * pixels[inside] + 0.45 * tint
     inner = inside.copy()
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
         inner &= np.roll(inside, shift, axis=(0, 1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Property, QEvent, QRect, QSize, Qt, Signal
+from PySide6.QtCore import Property, QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPalette, QPolygon
 from PySide6.QtWidgets import (
     QAbstractButton,
     QDoubleSpinBox,
     QHBoxLayout,
     QLineEdit,
+    QSizePolicy,
     QSlider,
     QToolButton,
     QWidget,
@@ -31,6 +32,7 @@ class ctkCollapsibleButton(QAbstractButton):
         self.setCheckable(True)
         self.setChecked(True)
         self.setContentsMargins(0, _HEADER, 0, 0)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
         self.toggled.connect(lambda open_: self._fold(not open_))
 
     def _get_collapsed(self) -> bool:
@@ -71,11 +73,13 @@ class ctkCollapsibleButton(QAbstractButton):
         return position.y() < _HEADER
 
     def minimumSizeHint(self) -> QSize:
-        inner = self.layout().minimumSize() if self.layout() and not self._collapsed else QSize(60, _HEADER)
-        return inner
+        return self.layout().totalMinimumSize() if self._is_open() else QSize(60, _HEADER)
 
     def sizeHint(self) -> QSize:
-        return self.layout().sizeHint() if self.layout() and not self._collapsed else QSize(120, _HEADER)
+        return self.layout().totalSizeHint() if self._is_open() else QSize(120, _HEADER)
+
+    def _is_open(self) -> bool:
+        return self.layout() is not None and not self._collapsed
 
     def paintEvent(self, _event: QEvent) -> None:
         painter = QPainter(self)
@@ -85,17 +89,11 @@ class ctkCollapsibleButton(QAbstractButton):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(90, 90, 90))
         shape = [6, 9, 14, 9, 10, 14] if not self._collapsed else [8, 7, 13, 11, 8, 15]
-        painter.drawPolygon(QPolygon([*map(lambda p: _point(*p), zip(shape[::2], shape[1::2], strict=True))]))
+        painter.drawPolygon(QPolygon([QPoint(x, y) for x, y in zip(shape[::2], shape[1::2], strict=True)]))
         painter.setPen(palette.color(QPalette.ColorRole.ButtonText))
         painter.drawText(
             QRect(20, 0, self.width() - 24, _HEADER - 2), Qt.AlignmentFlag.AlignVCenter, self.text()
         )
-
-
-def _point(x: int, y: int) -> object:
-    from PySide6.QtCore import QPoint
-
-    return QPoint(x, y)
 
 
 class ctkSliderWidget(QWidget):
