@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from progidiff.prompts import Target, organ_table, parse_prompt
 from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise, tidy
 from progidiff.proposals.regions import bounding_region
 from progidiff.quality import check_numbers
+from progidiff.stopwatch import Stopwatch
 from progidiff.volumes import (
     Grid,
     Volume,
@@ -50,6 +50,7 @@ class PreparedVolume:
 
     Attributes:
         volume: as given.
+        modality: "CT" or "MR", as decided.
         normalised: float32 in [−1, 1] on the same grid.
         coarse: (1 + organs, I, J, K) probabilities on `coarse_grid`.
         field_of_view: canonical grid at the distance of the model's slices.
@@ -57,11 +58,11 @@ class PreparedVolume:
     """
 
     volume: Volume
+    modality: str
     normalised: Volume
     coarse: NDArray[np.float32]
     coarse_grid: Grid
     field_of_view: Grid
-    seconds: float
     crops: dict[str, OrganCrop | None] = field(default_factory=dict)
 
 
@@ -73,6 +74,7 @@ class Segmenter:
         device: where it runs, "cpu" or "cuda:0".
         default_steps: denoising steps of the standard quality.
         adapter: id of the active adapter, or "".
+        stopwatch: seconds by stage since the last call of `segment`.
     """
 
     def __init__(self, pipeline: ProGiDiffPipeline, model_id: str, model_hash: str, device: str) -> None:
@@ -81,6 +83,7 @@ class Segmenter:
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
         self.adapter = ""
+        self.stopwatch = Stopwatch()
 
     @classmethod
     def load(cls, model: str = "embedded", device: str = "auto") -> Segmenter:
@@ -126,17 +129,23 @@ class Segmenter:
         Raises:
             VolumeError: the volume cannot be used.
         """
-        start = time.perf_counter()
-        check_volume(volume)
-        normalised = normalise(volume, modality)
-        coarse_grid = covering_axial_grid(volume.grid, self.pipeline.locator.config.spacing)
-        image = resample(normalised, coarse_grid, fill=-1.0).array
-        with torch.no_grad(), self.pipeline._autocast():
-            batch = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))[None, None]
-            logits = self.pipeline.locator(batch.to(self.device))
-            coarse = logits[0].float().softmax(0).cpu().numpy().transpose(0, 3, 2, 1)
-        slices = covering_axial_grid(volume.grid, (10.0, 10.0, slice_distance(_superior_spacing(volume.grid))))
-        return PreparedVolume(volume, normalised, coarse, coarse_grid, slices, time.perf_counter() - start)
+        with self.stopwatch.stage("prepare"):
+            check_volume(volume)
+            normalised = normalise(volume, modality)
+            coarse_grid = covering_axial_grid(volume.grid, self.pipeline.locator.config.spacing)
+            image = resample(normalised, coarse_grid, fill=-1.0).array
+            coarse = self.pipeline.find_organs(
+                torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
+            )
+            distance = slice_distance(_superior_spacing(volume.grid))
+            return PreparedVolume(
+                volume,
+                normalised.modality,
+                normalised,
+                coarse.numpy().transpose(0, 3, 2, 1),
+                coarse_grid,
+                covering_axial_grid(volume.grid, (10.0, 10.0, distance)),
+            )
 
     def propose(
         self,
@@ -169,44 +178,49 @@ class Segmenter:
         """
         check_numbers(proposals, steps)
         steps = steps or self.default_steps
-        crop = self._crop(prepared, target)
+        with self.stopwatch.stage("encode"):
+            crop = self._crop(prepared, target)
         if crop is None:
-            return ProposalSet(
-                target,
-                prepared.volume.grid,
-                found=False,
-                reason=f"No {target.name} was found in the field of view.",
+            reason = f"No {target.name} was found in the field of view."
+            return ProposalSet(target, prepared.volume.grid, found=False, reason=reason)
+        made: list[Proposal] = []
+        for number in range(proposals):
+            origin = self._provenance(prompt or target.text, seed + number, steps)
+
+            def tick(done: int, before: int = number * steps) -> None:
+                if on_step is not None:
+                    on_step(before + done, proposals * steps)
+
+            probability = self._draw(crop, target, origin, tick, cancelled)
+            with self.stopwatch.stage("resample"):
+                name = f"{target.name} {number + 1}"
+                made.append(to_proposal(name, target, probability, crop.grid, prepared.volume, origin))
+            if on_proposal is not None:
+                on_proposal(made[-1])
+        with self.stopwatch.stage("summarise"):
+            return summarise(target, prepared.volume.grid, made)
+
+    def _provenance(self, prompt: str, seed: int, steps: int) -> Provenance:
+        return Provenance(prompt, self.model_id, self.model_hash, seed, steps, self.device, self.adapter)
+
+    @torch.no_grad()
+    def _draw(
+        self,
+        crop: OrganCrop,
+        target: Target,
+        origin: Provenance,
+        on_step: Callable[[int], None],
+        cancelled: Callable[[], bool] | None,
+    ) -> NDArray[np.float32]:
+        """Probability (S, H, W) of one proposal."""
+        with self.stopwatch.stage("denoise"):
+            text = self.pipeline.encode_prompt(target.text)
+            slice_mm = float(crop.grid.spacing[2])
+            latents = self.pipeline.denoise(
+                crop.features, text, slice_mm, origin.seed, origin.steps, on_step, cancelled
             )
-        seeds = [seed + n for n in range(proposals)]
-        with torch.no_grad():
-            drawn = self.pipeline.proposals(
-                crop.features,
-                self.pipeline.encode_prompt(target.text),
-                float(crop.grid.spacing[2]),
-                seeds,
-                steps,
-                on_step,
-                cancelled,
-            )
-            made = []
-            for number, probability in enumerate(drawn, 1):
-                origin = Provenance(
-                    prompt or target.text,
-                    self.model_id,
-                    self.model_hash,
-                    seeds[number - 1],
-                    steps,
-                    self.device,
-                    self.adapter,
-                )
-                made.append(
-                    to_proposal(
-                        f"{target.name} {number}", target, probability.numpy(), crop.grid, prepared.volume, origin
-                    )
-                )
-                if on_proposal is not None:
-                    on_proposal(made[-1])
-        return summarise(target, prepared.volume.grid, made)
+        with self.stopwatch.stage("decode"):
+            return self.pipeline.decode(latents, crop.features, text).numpy()
 
     def segment(
         self,
@@ -225,7 +239,7 @@ class Segmenter:
         Raises:
             PromptError, VolumeError, UsageError, Cancelled: see `propose` and `prepare`.
         """
-        start = time.perf_counter()
+        self.stopwatch = Stopwatch()
         targets = parse_prompt(prompt)
         prepared = self.prepare(volume, modality)
         sets = []
@@ -238,10 +252,8 @@ class Segmenter:
             sets.append(
                 self.propose(prepared, target, proposals, steps, seed, prompt, tick, on_proposal, cancelled)
             )
-        total = time.perf_counter() - start
-        seconds = {"prepare": prepared.seconds, "propose": total - prepared.seconds, "total": total}
         return SegmentationResult(
-            volume, prompt, sets, self.model_id, self.model_hash, self.device, seconds
+            volume, prompt, sets, self.model_id, self.model_hash, self.device, dict(self.stopwatch.seconds)
         )
 
     def _crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
@@ -279,7 +291,8 @@ class Segmenter:
         where = np.argwhere(keep_largest_components(seen, 0.2))
         corner = canonical_mm(crop.grid.affine[:3, 3])
         return OrganBox(
-            corner + (where.min(0) - 0.5) * crop.grid.spacing, corner + (where.max(0) + 0.5) * crop.grid.spacing
+            corner + (where.min(0) - 0.5) * crop.grid.spacing,
+            corner + (where.max(0) + 0.5) * crop.grid.spacing,
         )
 
 
@@ -326,7 +339,7 @@ def _superior_spacing(grid: Grid) -> float:
 
 
 def choose_device(device: str) -> str:
-    """"auto", "cpu", "cuda" or "cuda:<n>" → a device that exists.
+    """ "auto", "cpu", "cuda" or "cuda:<n>" → a device that exists.
 
     Raises:
         DeviceError: it does not.
@@ -378,5 +391,3 @@ def segment(
     if output is not None:
         write_results(result, Path(output))
     return result
-
-

@@ -89,7 +89,7 @@ def crop_around(box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid) 
 
 
 def slice_distance(spacing_mm: float) -> float:
-    """Distance of the model's slices: the volume's own, or a multiple of at least about 3 mm if it is finer."""
+    """Distance of the model's slices: the volume's own, or, if finer, a multiple near 3 mm."""
     return spacing_mm * max(1, round(FINEST_SLICE_MM / spacing_mm))
 
 

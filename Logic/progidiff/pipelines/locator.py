@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
@@ -30,7 +32,7 @@ class OrganLocator(ModelMixin, ConfigMixin):
         for width in channels:
             self.down.append(_Block(previous, width, stride=2))
             previous = width
-        for shallow, deep in reversed(list(zip(channels[:-1], channels[1:], strict=True))):
+        for shallow, deep in reversed(list(pairwise(channels))):
             self.up.append(_Block(deep + shallow, shallow))
         self.head = nn.Conv3d(channels[0], (organs + 1) * 8, 1)
 

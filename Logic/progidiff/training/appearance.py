@@ -1,4 +1,4 @@
-"""Appearance randomisation: the same anatomy as another scanner, another phase, another modality might show it.
+"""Appearance randomisation: the same anatomy as another scanner, phase or modality might show it.
 
 All functions take images in [−1, 1] as (B, C, *space), two- or three-dimensional; every image of the
 batch gets its own draw, its channels (neighbouring slices) share it. The ideas: random shallow
@@ -40,7 +40,7 @@ def randomise_appearance(image: Tensor, strength: float = 1.0) -> Tensor:
 
 
 def random_curve(image: Tensor, knots: int = 6) -> Tensor:
-    """Random piecewise-linear intensity curve; one in three is not monotone, so that tissues swap brightness."""
+    """Random piecewise-linear intensity curve; one in three is not monotone: tissues swap brightness."""
     batch = len(image)
     monotone = torch.rand(batch, knots).cumsum(1)
     monotone = (monotone - monotone[:, :1]) / (monotone[:, -1:] - monotone[:, :1] + 1e-6)

@@ -70,13 +70,13 @@ def to_canonical_axes(array: NDArray, affine: NDArray) -> tuple[NDArray, tuple[f
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     order, flips = _nearest_axes(_CANONICAL_AXES.T @ directions)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[order]
-    array = np.flip(array.transpose(order), [axis for axis in range(3) if flips[axis]])
+    array = np.flip(array.transpose(order), tuple(axis for axis in range(3) if flips[axis]))
     si, sj, sk = (float(v) for v in spacing)
     return np.ascontiguousarray(array.transpose(2, 1, 0)), (sk, sj, si)
 
 
 def _nearest_axes(cosines: NDArray) -> tuple[list[int], list[bool]]:
-    """For each canonical axis (row), the voxel axis (column) along it, and whether that one runs backwards."""
+    """For each canonical axis (row) the voxel axis (column) along it, and whether that runs backwards."""
     order, flips = [0, 0, 0], [False] * 3
     remaining = np.abs(cosines).copy()
     for _ in range(3):

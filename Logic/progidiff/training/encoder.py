@@ -17,9 +17,13 @@ class EncoderStage(Stage):
     def __init__(self, encoder: ImageEncoder, slices: OrganSlices) -> None:
         super().__init__()
         self.encoder, self.slices = encoder, slices
-        self.register_buffer("class_weight", torch.tensor([0.6] + [1.0] * slices.organs))
+        self.class_weight = torch.tensor([0.6] + [1.0] * slices.organs)
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         crops = self.slices.batch(batch, rng).to(next(self.encoder.parameters()).device)
         features = self.encoder(crops.image, crops.pixel_mm)
-        return {"organs": organ_loss(features.organs, crops.label, crops.known, self.class_weight)}
+        return {
+            "organs": organ_loss(
+                features.organs, crops.label, crops.known, self.class_weight.to(features.organs.device)
+            )
+        }

@@ -34,7 +34,7 @@ class Captions:
 
 
 class MaskAutoencoderStage(Stage):
-    """Masks through the bottleneck and back, with noise on the latents so that nearby latents decode alike."""
+    """Masks through the bottleneck and back; noise on the latents makes nearby latents decode alike."""
 
     def __init__(self, vae: AutoencoderKL, slices: OrganSlices, latent_noise: float = 0.1) -> None:
         super().__init__()
@@ -91,5 +91,3 @@ class GeneratorStage(Stage):
             "velocity": F.mse_loss(velocity.float(), target),
             "text": 0.1 * F.cross_entropy(self.organ_head(pooled(text)).float(), crops.organ),
         }
-
-

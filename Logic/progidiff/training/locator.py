@@ -17,10 +17,12 @@ class LocatorStage(Stage):
     def __init__(self, locator: OrganLocator, patches: CoarsePatches) -> None:
         super().__init__()
         self.locator, self.patches = locator, patches
-        self.register_buffer("class_weight", torch.tensor([0.5] + [1.0] * patches.organs))
+        self.class_weight = torch.tensor([0.5] + [1.0] * patches.organs)
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         image, label, known = self.patches.batch(batch, rng)
         device = next(self.locator.parameters()).device
         logits = self.locator(image.to(device))
-        return {"organs": organ_loss(logits, label.to(device), known.to(device), self.class_weight)}
+        return {
+            "organs": organ_loss(logits, label.to(device), known.to(device), self.class_weight.to(device))
+        }

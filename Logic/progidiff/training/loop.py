@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -202,7 +201,7 @@ def _save(
     tensors = {k: v.clone().contiguous().cpu() for k, v in tensors.items()}
     temporary = path.with_suffix(".partial")
     save_file(tensors, temporary, metadata={"step": str(step)})
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _restore(
@@ -216,7 +215,11 @@ def _restore(
     for (name, parameter), average in zip(trainable.items(), ema.shadow_params, strict=True):
         parameter.data.copy_(tensors[f"parameter.{name}"])
         average.data.copy_(tensors[f"average.{name}"])
-        state = {m: tensors[f"adam.{m}.{name}"] for m in ("step", "exp_avg", "exp_avg_sq") if f"adam.{m}.{name}" in tensors}
+        state = {
+            m: tensors[f"adam.{m}.{name}"]
+            for m in ("step", "exp_avg", "exp_avg_sq")
+            if f"adam.{m}.{name}" in tensors
+        }
         if state:
             optimizer.state[parameter] = state
     ema.optimization_step = step

@@ -22,7 +22,9 @@ def organ_loss(logits: Tensor, label: Tensor, known: Tensor, class_weight: Tenso
     shape = (*known.shape, *[1] * (logits.dim() - 2))
     unknown = ~known.view(shape)
     log_probability = logits.float().log_softmax(1)
-    background = torch.cat([log_probability[:, :1], log_probability.masked_fill(~unknown, -torch.inf)[:, 1:]], 1)
+    background = torch.cat(
+        [log_probability[:, :1], log_probability.masked_fill(~unknown, -torch.inf)[:, 1:]], 1
+    )
     background = background.logsumexp(1, keepdim=True)
     log_probability = torch.cat([background, log_probability[:, 1:]], 1)
     cross_entropy = F.nll_loss(log_probability, label, weight=class_weight)

@@ -14,7 +14,21 @@ from progidiff.training.appearance import randomise_appearance
 from progidiff.training.case_store import PackedCase
 
 # How often each organ is drawn, by label number: what is small or tortuous needs more practice.
-ORGAN_SHARE = {1: 0.8, 2: 0.8, 3: 0.8, 4: 1.3, 5: 1.2, 6: 1.0, 7: 1.4, 8: 0.8, 9: 1.0, 10: 1.3, 11: 1.7, 12: 1.1, 13: 1.1}
+ORGAN_SHARE = {
+    1: 0.8,
+    2: 0.8,
+    3: 0.8,
+    4: 1.3,
+    5: 1.2,
+    6: 1.0,
+    7: 1.4,
+    8: 0.8,
+    9: 1.0,
+    10: 1.3,
+    11: 1.7,
+    12: 1.1,
+    13: 1.1,
+}
 DOMAIN_SHARE = {"CT": 1.0, "MR": 1.0, "phantom": 0.2, "labels": 1.0}
 
 
@@ -68,18 +82,27 @@ class OrganSlices:
         self.boxes = [_organ_boxes(case) for case in cases]
         counts = {c.domain: sum(d.domain == c.domain for d in cases) for c in cases}
         pairs = [(c, o) for c in range(len(cases)) for o in self.boxes[c]]
-        share = [DOMAIN_SHARE[cases[c].domain] / counts[cases[c].domain] * ORGAN_SHARE.get(o, 1.0) for c, o in pairs]
+        share = [
+            DOMAIN_SHARE[cases[c].domain] / counts[cases[c].domain] * ORGAN_SHARE.get(o, 1.0)
+            for c, o in pairs
+        ]
         self.pairs, self.share = pairs, np.array(share) / np.sum(share)
 
     def batch(self, size: int, rng: np.random.Generator) -> SliceBatch:
         """Draw `size` crops."""
-        samples = [self._sample(*self.pairs[n], rng) for n in rng.choice(len(self.pairs), size, p=self.share)]
+        chosen = [self.pairs[n] for n in rng.choice(len(self.pairs), size, p=self.share)]
+        samples = [self._sample(case, organ, rng) for case, organ in chosen]
         image, label, mask, known, organ, pixel = zip(*samples, strict=True)
         images = torch.stack(image)
         if self.appearance:
             images = randomise_appearance(images, self.appearance)
         return SliceBatch(
-            images, torch.stack(label), torch.stack(mask), torch.stack(known), torch.tensor(organ), torch.tensor(pixel)
+            images,
+            torch.stack(label),
+            torch.stack(mask),
+            torch.stack(known),
+            torch.tensor(organ),
+            torch.tensor(pixel),
         )
 
     def _sample(
@@ -109,8 +132,10 @@ class OrganSlices:
         grey = torch.from_numpy(stack)[None].float() / 127.5  # 0 is air, which is also the padding
         return F.grid_sample(grey, grid, align_corners=False)[0] - 1
 
-    def _crop_grid(self, case: PackedCase, center: np.ndarray, pixel: float, rng: np.random.Generator) -> Tensor:
-        """Sampling grid (1, crop, crop, 2) in the slice's [−1, 1] coordinates: rotation, shear and elastic."""
+    def _crop_grid(
+        self, case: PackedCase, center: np.ndarray, pixel: float, rng: np.random.Generator
+    ) -> Tensor:
+        """Sampling grid (1, crop, crop, 2) in the slice's [−1, 1] coordinates: rotated, sheared, elastic."""
         size_mm = np.array(case.label.shape[1:]) * np.array(case.spacing[1:])
         angle, shear = rng.normal(0, 0.1), rng.normal(0, 0.06)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -120,7 +145,9 @@ class OrganSlices:
         grid = F.affine_grid(
             torch.from_numpy(theta.copy()).float()[None], [1, 1, self.crop, self.crop], align_corners=False
         )
-        coarse = torch.from_numpy(rng.normal(0, 0.02, (1, 2, 5, 5))).float() * float(pixel * self.crop / size_mm.mean())
+        coarse = torch.from_numpy(rng.normal(0, 0.02, (1, 2, 5, 5))).float() * float(
+            pixel * self.crop / size_mm.mean()
+        )
         elastic = F.interpolate(coarse, size=(self.crop, self.crop), mode="bicubic", align_corners=True)
         return grid + elastic.movedim(1, -1)
 

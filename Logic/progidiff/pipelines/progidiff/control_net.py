@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from diffusers import ControlNetModel, UNet2DConditionModel
+# ModelMixin must be a name of this module: that is how DiffusionPipeline.from_pretrained recognises a model.
+from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel  # noqa: F401
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
@@ -50,8 +51,8 @@ class MaskControlNet(ControlNetModel):
             conditioning_embedding_out_channels=(8, 8),
         )
         self.controlnet_cond_embedding = nn.Conv2d(feature_channels, block_out_channels[0], 1)
-        nn.init.zeros_(self.controlnet_cond_embedding.weight)
-        nn.init.zeros_(self.controlnet_cond_embedding.bias)
+        for parameter in self.controlnet_cond_embedding.parameters():
+            nn.init.zeros_(parameter)
 
     @classmethod
     def from_generator(cls, unet: UNet2DConditionModel, feature_channels: int) -> MaskControlNet:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from diffusers import DDIMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 
 
@@ -22,7 +21,9 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
-def clean_from_velocity(scheduler: DDIMScheduler, noisy: Tensor, velocity: Tensor, timesteps: Tensor) -> Tensor:
+def clean_from_velocity(
+    scheduler: DDIMScheduler, noisy: Tensor, velocity: Tensor, timesteps: Tensor
+) -> Tensor:
     """x0 = √ᾱ·x_t − √(1−ᾱ)·v (Salimans & Ho, ICLR 2022).
 
     Args:
@@ -35,7 +36,7 @@ def clean_from_velocity(scheduler: DDIMScheduler, noisy: Tensor, velocity: Tenso
     return alpha.sqrt() * noisy - (1 - alpha).clamp(min=0).sqrt() * velocity.to(noisy.dtype)
 
 
-def mask_logits_from_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
+def mask_logits_from_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Decode latents (B, C, h, w), in units of their own standard deviation, to mask logits (B, 1, H, W).
 
     The mask autoencoder decodes to logits. A photo autoencoder (Stable Diffusion's) decodes to grey
@@ -45,7 +46,7 @@ def mask_logits_from_latents(vae: torch.nn.Module, latents: Tensor) -> Tensor:
     return image if image.shape[1] == 1 else 5.0 * image.mean(1, keepdim=True)
 
 
-def latents_from_mask(vae: torch.nn.Module, mask: Tensor) -> Tensor:
+def latents_from_mask(vae: AutoencoderKL, mask: Tensor) -> Tensor:
     """Encode masks (B, 1, H, W) in [0, 1] to latents of unit variance (B, C, h, w)."""
     image = (mask * 2 - 1).expand(-1, vae.config.in_channels, -1, -1)
     return vae.encode(image).latent_dist.mean * vae.config.scaling_factor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -62,7 +63,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         for level, width in enumerate(channels):
             self.down.append(ResidualBlock(previous, width, stride=1 if level == 0 else 2))
             previous = width
-        for shallow, deep in reversed(list(zip(channels[:-1], channels[1:], strict=True))):
+        for shallow, deep in reversed(list(pairwise(channels))):
             self.up.append(ResidualBlock(deep + shallow, shallow))
         self.to_detail = nn.Conv2d(channels[0], detail_channels * 4, 1)
         self.detail = nn.Conv2d(detail_channels + slices, detail_channels, 3, padding=1)

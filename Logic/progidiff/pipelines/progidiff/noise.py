@@ -1,4 +1,4 @@
-"""Noise that agrees between neighbouring slices, so that a proposal is one organ and not a stack of pictures."""
+"""Noise that agrees between neighbouring slices: a proposal is one organ, not a stack of pictures."""
 
 from __future__ import annotations
 

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer
-
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
@@ -25,6 +21,9 @@ from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatu
 from progidiff.pipelines.progidiff.noise import coherent_noise
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, pooled
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
 
 OnStep = Callable[[int, int], None]
 
@@ -57,7 +56,8 @@ class ProGiDiffPipeline(DiffusionPipeline):
         locator: coarse 3D network that finds the organs; used by the Segmenter, not by `__call__`.
         scheduler: DDIM with v-prediction and zero terminal SNR.
         default_steps: denoising steps that measured best.
-        eta: share of fresh noise in each step, below 1 (at 1 the first step takes the root of a rounding error).
+        eta: share of fresh noise in each step, below 1 (at 1 the first step takes the root of a rounding
+            error and gives NaN).
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->controlnet->unet->vae->refiner"
@@ -146,13 +146,28 @@ class ProGiDiffPipeline(DiffusionPipeline):
             raise UsageError("Pixel size and slice distance must be positive.", "Give both in millimetres.")
         if num_proposals < 1 or not 1 <= steps <= self.scheduler.config.num_train_timesteps:
             raise UsageError(
-                f"{num_proposals} proposals in {steps} steps cannot be drawn.", "Ask for at least one of each."
+                f"{num_proposals} proposals in {steps} steps cannot be drawn.",
+                "Ask for at least one of each.",
             )
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """(1, tokens, width) embedding of one prompt."""
         with self._autocast():
             return encode_text(self.tokenizer, self.text_encoder, [prompt])
+
+    @torch.no_grad()
+    def find_organs(self, image: Tensor) -> Tensor:
+        """The coarse pass over the whole volume.
+
+        Args:
+            image: (D, H, W) in [−1, 1] at the locator's spacing, canonical orientation.
+
+        Returns:
+            (1 + organs, D, H, W) float32 probabilities on the CPU; class 0 is background.
+        """
+        with self._autocast():
+            logits = self.locator(image[None, None].to(self.device, torch.float32))
+        return logits[0].float().softmax(0).cpu()
 
     def encode_image(self, image: Tensor, pixel_mm: float) -> ImageFeatures:
         """Features of a stack of slices (S, H, W), each seen with its neighbours; edges are repeated."""
@@ -163,7 +178,9 @@ class ProGiDiffPipeline(DiffusionPipeline):
         scale = torch.full((len(image),), pixel_mm, device=self.device)
         with self._autocast():
             parts = [self.image_encoder(windows[b], scale[b]) for b in self._batches(len(image))]
-        return ImageFeatures(*(torch.cat([getattr(p, n) for p in parts]) for n in ("control", "detail", "organs")))
+        return ImageFeatures(
+            *(torch.cat([getattr(p, n) for p in parts]) for n in ("control", "detail", "organs"))
+        )
 
     def proposals(
         self,
@@ -217,7 +234,9 @@ class ProGiDiffPipeline(DiffusionPipeline):
             ).prev_sample
             on_step(done)
         if not torch.isfinite(latents).all():
-            raise ModelError("The model computed invalid numbers.", "Try --device cpu, or reinstall the model.")
+            raise ModelError(
+                "The model computed invalid numbers.", "Try --device cpu, or reinstall the model."
+            )
         return latents
 
     def _velocity(self, latents: Tensor, timestep: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:

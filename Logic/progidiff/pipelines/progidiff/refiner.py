@@ -27,8 +27,8 @@ class MaskRefiner(ModelMixin, ConfigMixin):
         self.second = nn.Conv2d(width, width, 3, padding=2, dilation=2)
         self.last = nn.Conv2d(width, 1, 3, padding=1)
         self.text = nn.Linear(text_dim, 2 * width)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, logits: Tensor, detail: Tensor, text: Tensor) -> Tensor:
         """Correct mask logits.
