@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
 from progidiff.pipelines.progidiff.diffusion import (
-    clean_from_velocity,
+    clean_from_output,
     latents_from_mask,
     make_scheduler,
     mask_logits_from_latents,
+    training_target,
 )
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
@@ -31,6 +32,7 @@ class ControlStage(Stage):
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
         train_encoder: False keeps the image encoder as the encoder stage left it.
+        scheduler: of a generator that was trained elsewhere; by default the embedded model's.
     """
 
     def __init__(
@@ -46,13 +48,14 @@ class ControlStage(Stage):
         *,
         train_generator: bool = False,
         train_encoder: bool = True,
+        scheduler: DDIMScheduler | None = None,
     ) -> None:
         super().__init__()
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
         self.encoder = encoder if train_encoder else freeze(encoder)
         self.controlnet, self.refiner = controlnet, refiner
-        self.slices, self.captions, self.scheduler = slices, Captions(), make_scheduler()
+        self.slices, self.captions, self.scheduler = slices, Captions(), scheduler or make_scheduler()
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         device = next(self.controlnet.parameters()).device
@@ -72,14 +75,14 @@ class ControlStage(Stage):
         down, middle = self.controlnet(
             noisy, timesteps, text, controlnet_cond=features.control, return_dict=False
         )
-        velocity = self.unet(
+        output = self.unet(
             noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample.float()
-        predicted = clean_from_velocity(self.scheduler, noisy, velocity, timesteps)
+        predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
         decoded = mask_logits_from_latents(self.vae, predicted)
         refined = self.refiner(decoded, features.detail, pooled(text))
         return {
-            "velocity": F.mse_loss(velocity, self.scheduler.get_velocity(clean, noise, timesteps)),
+            "velocity": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
             "decoded": 0.3 * mask_loss(decoded, crops.mask),
             "refined": 0.5 * mask_loss(refined, crops.mask),
             "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),

@@ -50,7 +50,8 @@ class MaskAutoencoderStage(Stage):
     @torch.no_grad()
     def set_scaling_factor(self, batch: int = 128, seed: int = 0) -> None:
         """Measure the latents' standard deviation, so that diffusion works on unit variance."""
-        masks = self.slices.batch(batch, np.random.default_rng(seed)).mask
+        device = next(self.vae.parameters()).device
+        masks = self.slices.batch(batch, np.random.default_rng(seed)).mask.to(device)
         latents = self.vae.encode(masks * 2 - 1).latent_dist.mean
         self.vae.register_to_config(scaling_factor=float(1 / latents.std()))
 

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from progidiff.errors import ModelError
 
 Losses = dict[str, Tensor]
 Progress = Callable[["Report"], None]
@@ -39,6 +43,7 @@ class Schedule:
     checkpoint_minutes: float = 5.0
     max_minutes: float = math.inf
     seed: int = 0
+    minutes_done: float = 0.0  # of `max_minutes`, by earlier runs that this one resumes
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,15 @@ def train(
 
     Returns:
         The last running losses.
+
+    Raises:
+        ModelError: the checkpoint in `folder` is damaged or belongs to a network of other sizes.
     """
     accelerator = Accelerator(
-        mixed_precision=schedule.precision if schedule.precision != "fp32" else "no", cpu=device == "cpu"
+        mixed_precision=schedule.precision if schedule.precision != "fp32" else "no",
+        cpu=device == "cpu",
+        # A stage may leave outputs of a part unused, such as the encoder's control features in stage two.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     folder.mkdir(parents=True, exist_ok=True)
     trainable = {n: p for n, p in stage.named_parameters() if p.requires_grad}
@@ -102,9 +113,13 @@ def train(
     clock = _Clock(schedule, step)
     stage.train()
     running: dict[str, float] = {}
-    while step < schedule.steps and not clock.expired and not cancelled():
+    while step < schedule.steps:
+        stop = clock.expired or cancelled()
+        stop, factor = _agree(accelerator, stop, clock.learning_rate_factor(step))
+        if stop:
+            break
         for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate * clock.learning_rate_factor(step)
+            group["lr"] = schedule.learning_rate * factor
         with accelerator.autocast():
             losses = prepared(schedule.batch, rng)
         loss = torch.stack(list(losses.values())).sum()
@@ -128,7 +143,16 @@ def train(
         (folder / "schedule.json").write_text(json.dumps(_plain(asdict(schedule)), indent=1))
     ema.copy_to(trainable.values())
     stage.eval()
+    accelerator.wait_for_everyone()
     return running
+
+
+def _agree(accelerator: Accelerator, stop: bool, factor: float) -> tuple[bool, float]:
+    """The main process's word for all: clocks differ, but steps and learning rates must not."""
+    if accelerator.num_processes == 1:
+        return stop, factor
+    word = broadcast(torch.tensor([float(stop), factor], device=accelerator.device))
+    return bool(word[0] > 0), float(word[1])
 
 
 class _Clock:
@@ -140,7 +164,7 @@ class _Clock:
 
     @property
     def minutes(self) -> float:
-        return (time.monotonic() - self.start) / 60
+        return self.schedule.minutes_done + (time.monotonic() - self.start) / 60
 
     @property
     def expired(self) -> bool:
@@ -207,20 +231,20 @@ def _save(
 def _restore(
     path: Path, trainable: dict[str, nn.Parameter], ema: EMAModel, optimizer: torch.optim.Optimizer
 ) -> int:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        step = int((file.metadata() or {})["step"])
-    tensors = load_file(path)
-    for (name, parameter), average in zip(trainable.items(), ema.shadow_params, strict=True):
-        parameter.data.copy_(tensors[f"parameter.{name}"])
-        average.data.copy_(tensors[f"average.{name}"])
-        state = {
-            m: tensors[f"adam.{m}.{name}"]
-            for m in ("step", "exp_avg", "exp_avg_sq")
-            if f"adam.{m}.{name}" in tensors
-        }
-        if state:
-            optimizer.state[parameter] = state
+    try:
+        with safe_open(path, "pt") as file:
+            step = int((file.metadata() or {})["step"])
+        tensors = load_file(path)
+        for (name, parameter), average in zip(trainable.items(), ema.shadow_params, strict=True):
+            parameter.data.copy_(tensors[f"parameter.{name}"])
+            average.data.copy_(tensors[f"average.{name}"])
+            state = {m: tensors.get(f"adam.{m}.{name}") for m in ("step", "exp_avg", "exp_avg_sq")}
+            if state["step"] is not None:
+                optimizer.state[parameter] = state
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"The checkpoint {path} cannot be continued ({error}).",
+            "Train with the sizes it was begun with, or begin anew with --fresh.",
+        ) from error
     ema.optimization_step = step
     return step

@@ -36,6 +36,33 @@ def clean_from_velocity(
     return alpha.sqrt() * noisy - (1 - alpha).clamp(min=0).sqrt() * velocity.to(noisy.dtype)
 
 
+def clean_from_output(scheduler: DDIMScheduler, noisy: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+    """x0 from the network's output, whatever the scheduler's prediction type says it predicts.
+
+    For a network that predicts the noise, x0 = (x_t − √(1−ᾱ)·ε) / √ᾱ, which needs ᾱ > 0: such networks
+    keep the schedule they were trained with, whose last step is not pure noise.
+
+    Args:
+        scheduler, noisy, timesteps: as in `clean_from_velocity`.
+        output: (B, C, h, w) noise, velocity or x0.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        return clean_from_velocity(scheduler, noisy, output, timesteps)
+    if kind == "sample":
+        return output.to(noisy.dtype)
+    alpha = scheduler.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
+    return (noisy - (1 - alpha).sqrt() * output.to(noisy.dtype)) / alpha.sqrt()
+
+
+def training_target(scheduler: DDIMScheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """What the network should answer: velocity, noise or x0, as the scheduler's prediction type says."""
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        return scheduler.get_velocity(clean, noise, timesteps)
+    return clean if kind == "sample" else noise
+
+
 def mask_logits_from_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Decode latents (B, C, h, w), in units of their own standard deviation, to mask logits (B, 1, H, W).
 
