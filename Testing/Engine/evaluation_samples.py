@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from progidiff.errors import VolumeError
-from progidiff.prompts import organ_table
+from progidiff.prompts import organ_table, parse_prompt
 from progidiff.prompts.target import Target
-from progidiff.proposals import NOWHERE, Proposal, ProposalSet, Provenance, bounding_region
+from progidiff.proposals import (
+    NOWHERE,
+    Proposal,
+    ProposalSet,
+    Provenance,
+    SegmentationResult,
+    bounding_region,
+)
 from progidiff.volumes.volume import Volume, axial_grid
 
 SHAPE = (30, 28, 14)
@@ -72,6 +80,7 @@ class FakeSegmenter:
     model_id: str = "fake"
     model_hash: str = "f" * 64
     device: str = "cpu"
+    adapter: str = ""
     asked: list[tuple[str, str, int]] = field(default_factory=list)
 
     def prepare(self, volume: Volume, modality: str = "auto") -> Volume:
@@ -102,6 +111,33 @@ class FakeSegmenter:
             agreement_in_region=agreement[consensus.region],
             distinct=len(drawn),
         )
+
+
+class WholeFakeSegmenter(FakeSegmenter):
+    """Answers `segment` as well: finds a block in the middle of any volume."""
+
+    def segment(
+        self,
+        volume: Volume,
+        prompt: str,
+        proposals: int = 5,
+        steps: int | None = None,
+        on_proposal: Callable[[Proposal], None] | None = None,
+    ) -> SegmentationResult:
+        target = parse_prompt(prompt)[0]
+        middle = tuple(slice(n // 3, 2 * n // 3) for n in volume.shape)
+        inside = np.ones(tuple(s.stop - s.start for s in middle), np.float32)
+        origin = Provenance(prompt, "fake", "f" * 64, 0, steps or 4, "cpu")
+        drawn = [
+            Proposal(f"{target.name} {n}", target, volume.grid, middle, inside, origin)
+            for n in range(proposals)
+        ]
+        for proposal in drawn:
+            if on_proposal is not None:
+                on_proposal(proposal)
+        found = ProposalSet(target, volume.grid, drawn)
+        seconds = {"prepare": 0.25, "denoise": 0.5, "total": 0.75}
+        return SegmentationResult(volume, prompt, [found], "fake", "f" * 64, "cpu", seconds)
 
 
 def proposal_of(probability: NDArray[np.float32], target: Target, score: float) -> Proposal:

@@ -280,7 +280,14 @@ def _key(
 ) -> str:
     """Hash of model, settings, package version and the very voxels: what the figures depend on."""
     digest = hashlib.sha256()
-    facts = [__version__, predictor.model_hash, predictor.device, asdict(settings), list(organs)]
+    facts = [
+        __version__,
+        predictor.model_id,
+        predictor.model_hash,
+        predictor.device,
+        asdict(settings),
+        list(organs),
+    ]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for volume in (image, label):
         digest.update(str(volume.array.dtype).encode() + np.ascontiguousarray(volume.affine).tobytes())

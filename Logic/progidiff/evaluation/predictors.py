@@ -43,7 +43,8 @@ class SegmenterPredictor:
         self.segmenter = segmenter
         self.steps = steps
         self.seed = seed
-        self.model_id = segmenter.model_id
+        adapter = f" with adapter {segmenter.adapter}" if segmenter.adapter else ""
+        self.model_id = segmenter.model_id + adapter
         self.model_hash = segmenter.model_hash
         self.device = str(segmenter.device)
 
