@@ -179,13 +179,13 @@ class Segmenter:
         check_numbers(proposals, steps)
         steps = steps or self.default_steps
         with self.stopwatch.stage("encode"):
-            crop = self._crop(prepared, target)
+            crop = self.organ_crop(prepared, target)
         if crop is None:
             reason = f"No {target.name} was found in the field of view."
             return ProposalSet(target, prepared.volume.grid, found=False, reason=reason)
         made: list[Proposal] = []
         for number in range(proposals):
-            origin = self._provenance(prompt or target.text, seed + number, steps)
+            origin = self.provenance(prompt or target.text, seed + number, steps)
 
             def tick(done: int, before: int = number * steps) -> None:
                 if on_step is not None:
@@ -200,7 +200,8 @@ class Segmenter:
         with self.stopwatch.stage("summarise"):
             return summarise(target, prepared.volume.grid, made)
 
-    def _provenance(self, prompt: str, seed: int, steps: int) -> Provenance:
+    def provenance(self, prompt: str, seed: int, steps: int) -> Provenance:
+        """The record of a mask that this model draws now."""
         return Provenance(prompt, self.model_id, self.model_hash, seed, steps, self.device, self.adapter)
 
     @torch.no_grad()
@@ -256,7 +257,7 @@ class Segmenter:
             volume, prompt, sets, self.model_id, self.model_hash, self.device, dict(self.stopwatch.seconds)
         )
 
-    def _crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
+    def organ_crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
         """The organ's window, looked at twice: the second look centres on what the first one saw."""
         if target.organ not in prepared.crops:
             organ = organ_table().by_id(target.organ)
@@ -265,14 +266,15 @@ class Segmenter:
             for _ in range(2):
                 if box is None:
                     break
-                previous, crop = crop, self._look(prepared, box)
+                previous, crop = crop, self.crop_at(prepared, box)
                 if previous is not None and np.allclose(previous.grid.affine, crop.grid.affine):
                     break
                 box = self._box_seen(crop, organ.label) or box
             prepared.crops[target.organ] = crop
         return prepared.crops[target.organ]
 
-    def _look(self, prepared: PreparedVolume, box: OrganBox) -> OrganCrop:
+    def crop_at(self, prepared: PreparedVolume, box: OrganBox) -> OrganCrop:
+        """The window around a box, with the features of what it shows."""
         size = self.pipeline.image_encoder.config.crop
         distance = float(prepared.field_of_view.spacing[2])
         grid = crop_around(box, size, distance, prepared.field_of_view)
@@ -312,7 +314,7 @@ def to_proposal(
         volume: gives the native grid.
     """
     fine = Volume(np.ascontiguousarray(probability.transpose(2, 1, 0)), grid.affine)
-    region = _native_region(grid, volume.grid)
+    region = native_region(grid, volume.grid)
     native = resample(fine, crop_grid(volume.grid, region), fill=0.0, antialias=False).array
     inner = bounding_region(native > _LEAST_PROBABILITY)
     kept = tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(region, inner, strict=True))
@@ -320,7 +322,7 @@ def to_proposal(
     return tidy(proposal)
 
 
-def _native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
+def native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
     """The box of native voxels that a crop's grid touches."""
     corners = np.stack(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape], indexing="ij"), -1).reshape(-1, 3)
     to_native = np.linalg.inv(native.affine) @ grid.affine

@@ -16,7 +16,7 @@ from diffusers.utils import BaseOutput
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
-from progidiff.pipelines.progidiff.diffusion import mask_logits_from_latents
+from progidiff.pipelines.progidiff.diffusion import latents_from_mask, mask_logits_from_latents
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatures
 from progidiff.pipelines.progidiff.noise import coherent_noise
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
@@ -227,7 +227,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
         for done, timestep in enumerate(self.scheduler.timesteps, 1):
             if cancelled is not None and cancelled():
                 raise Cancelled("The job was cancelled.")
-            velocity = self._velocity(latents, timestep, features, text)
+            velocity = self.predict(latents, timestep, features, text)
             fresh = coherent_noise(slices, shape, slice_mm, generator).to(self.device)
             latents = self.scheduler.step(
                 velocity, timestep, latents, eta=self.config.eta, variance_noise=fresh
@@ -239,7 +239,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
             )
         return latents
 
-    def _velocity(self, latents: Tensor, timestep: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
         """The denoiser's answer for all slices, batch by batch."""
         parts = []
         with self._autocast():
@@ -258,6 +258,20 @@ class ProGiDiffPipeline(DiffusionPipeline):
                     ).sample.float()
                 )
         return torch.cat(parts)
+
+    def encode_mask(self, mask: Tensor) -> Tensor:
+        """Masks (S, H, W) in [0, 1] → latents (S, C, h, w) float32 of unit variance."""
+        with self._autocast():
+            parts = [
+                latents_from_mask(self.vae, mask[b, None].to(self.device)) for b in self._batches(len(mask))
+            ]
+        return torch.cat(parts).float()
+
+    def decode_mask(self, latents: Tensor) -> Tensor:
+        """Latents (S, C, h, w) → what they say by themselves, without the refiner: (S, H, W) in [0, 1]."""
+        with self._autocast():
+            parts = [mask_logits_from_latents(self.vae, latents[b]) for b in self._batches(len(latents))]
+        return torch.cat(parts)[:, 0].float().sigmoid()
 
     def decode(self, latents: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
         """Latents (S, C, h, w) → probability (S, H, W), float32 on the CPU."""
