@@ -30,6 +30,7 @@ class PackedCase:
         spacing: mm along (k, j, i).
         organs: label numbers that were annotated in this case; others are unknown, not absent.
         domain: "CT", "MR", "phantom" or "labels".
+        checked: by label number, (K,) which slices are truth; None where the whole volume is. Not saved.
     """
 
     id: str
@@ -38,6 +39,13 @@ class PackedCase:
     spacing: tuple[float, float, float]
     organs: tuple[int, ...]
     domain: str
+    checked: dict[int, NDArray[np.bool_]] | None = None
+
+    def known_on(self, k: int) -> list[int]:
+        """Label numbers that are annotated on one slice."""
+        if self.checked is None:
+            return list(self.organs)
+        return [organ for organ in self.organs if self.checked[organ][k]]
 
     def save(self, path: Path) -> None:
         """Write the case to `path` (.npz, no pickles)."""

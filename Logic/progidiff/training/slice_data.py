@@ -110,8 +110,7 @@ class OrganSlices:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, float]:
         case, (low, high) = self.cases[index], self.boxes[index][organ]
         spacing = np.array(case.spacing)
-        beyond = self.beyond_mm / spacing[0]
-        k = int(np.clip(round(rng.uniform(low[0] - beyond, high[0] + beyond)), 0, len(case.label) - 1))
+        k = self._slice_number(case, organ, low[0], high[0], rng)
         pixel = crop_pixel_mm((high - low + 1)[1:] * spacing[1:], self.crop) * rng.uniform(0.8, 1.25)
         center = (low + high)[1:] / 2 * spacing[1:] + rng.normal(0, 0.05 * pixel * self.crop, 2)
         grid = self._crop_grid(case, center, pixel, rng)
@@ -119,8 +118,19 @@ class OrganSlices:
         drawn = F.grid_sample(label, grid, mode="nearest", align_corners=False)[0, 0].long()
         mask = F.grid_sample((label == organ).float(), grid, align_corners=False)[0]
         known = torch.zeros(self.organs + 1, dtype=torch.bool)
-        known[[0, *case.organs]] = True
+        known[[0, *case.known_on(k)]] = True
+        drawn = torch.where(known[drawn], drawn, 0)
         return self._neighbours(case, k, grid, rng), drawn, mask, known, organ, float(pixel)
+
+    def _slice_number(
+        self, case: PackedCase, organ: int, low: float, high: float, rng: np.random.Generator
+    ) -> int:
+        """A slice of the organ or just beyond its ends; of partly checked cases only a checked one."""
+        beyond = self.beyond_mm / case.spacing[0]
+        if case.checked is None:
+            return int(np.clip(round(rng.uniform(low - beyond, high + beyond)), 0, len(case.label) - 1))
+        numbers = np.flatnonzero(case.checked[organ])
+        return int(rng.choice(numbers[(numbers >= low - beyond) & (numbers <= high + beyond)]))
 
     def _neighbours(self, case: PackedCase, k: int, grid: Tensor, rng: np.random.Generator) -> Tensor:
         """The slice and its neighbours; thin slices are skipped now and then to imitate thick ones."""
