@@ -74,7 +74,7 @@ def _facts(report: Json) -> str:
     software = ", ".join(f"{name} {version}" for name, version in report["software"].items())
     lines = [
         f"- measured {report['created']} by `{report['command']}`",
-        f"- {settings['proposals']} proposals an organ, {steps} denoising steps ({chosen}), seed "
+        f"- {settings['proposals']} proposals an organ, denoising steps: {steps} ({chosen}), seed "
         f'{settings["seed"]}, prompt "segment the ORGAN"',
         *(_model_line("model", model) for model in report["models"]),
         *(_model_line("baseline", model) for model in report["baseline"]),
@@ -116,7 +116,8 @@ def _main_table(cohort: Json, with_baseline: bool) -> str:
     for organ, row in cohort["organs"].items():
         missing = row["counted"] - row["hd95_mm"]["n"]
         rows.append(_main_row(organ.replace("_", " "), row, row["counted"], missing, with_baseline))
-    for name, row in cohort["groups"].items():
+    groups = {name: row for name, row in cohort["groups"].items() if len(row["organs"]) > 1}
+    for name, row in groups.items():
         label = _GROUP_NAMES.get(name, f"**mean of the {len(row['organs'])} measured organs**")
         rows.append(_main_row(label, row, row["consensus"]["n"], row["missing_hd95"], with_baseline))
     return _table(header, rows)
