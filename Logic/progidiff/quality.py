@@ -1,4 +1,4 @@
-"""The three qualities that are offered instead of a number of denoising steps."""
+"""The three qualities that are offered instead of a number of denoising steps, and the limits of numbers."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def check_numbers(proposals: int, steps: int | None) -> None:
         )
     if steps is not None and not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"{steps} steps were asked for.", f"Ask for a number between 1 and {MOST_STEPS}.")
+
+
+def check_strength(strength: float) -> None:
+    """Raises UsageError unless 0 ≤ strength ≤ 1."""
+    if not 0.0 <= strength <= 1.0:
+        raise UsageError(
+            f"The strength {strength} is not between 0 and 1.", "0 changes almost nothing, 1 everything."
+        )

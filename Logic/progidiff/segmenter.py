@@ -20,6 +20,7 @@ from progidiff.prompts import Target, organ_table, parse_prompt
 from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise, tidy
 from progidiff.proposals.regions import bounding_region
 from progidiff.quality import check_numbers
+from progidiff.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Promises, SteerOptions, Voxels
 from progidiff.stopwatch import Stopwatch
 from progidiff.volumes import (
     Grid,
@@ -222,6 +223,32 @@ class Segmenter:
             )
         with self.stopwatch.stage("decode"):
             return self.pipeline.decode(latents, crop.features, text).numpy()
+
+    def vary(
+        self,
+        prepared: PreparedVolume,
+        parent: Proposal,
+        strength: float = VARY_STRENGTH,
+        region: Voxels | None = None,
+        options: SteerOptions | None = None,
+    ) -> ProposalSet:
+        """New proposals near a given one, see `progidiff.steering.steer.vary`."""
+        from progidiff.steering.steer import vary
+
+        return vary(self, prepared, parent, strength, region, options)
+
+    def constrain(
+        self,
+        prepared: PreparedVolume,
+        target: Target,
+        promises: Promises,
+        strength: float = CONSTRAIN_STRENGTH,
+        options: SteerOptions | None = None,
+    ) -> ProposalSet:
+        """New proposals that keep to a user's marks, see `progidiff.steering.steer.constrain`."""
+        from progidiff.steering.steer import constrain
+
+        return constrain(self, prepared, target, promises, strength, options)
 
     def segment(
         self,

@@ -15,7 +15,15 @@ Region = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a mask came from; written beside every result."""
+    """Where a mask came from; written beside every result.
+
+    Attributes:
+        parent: name of the mask it was made from, or names joined by " + ".
+        method: "sampled", "consensus", "merged:<how>", "varied", "constrained", or "given" for a mask that
+            the model did not draw.
+        strength: of a varied or constrained one, how far it may be from its parent, 0 … 1.
+        constraints: what it had to keep to, in words.
+    """
 
     prompt: str
     model: str
@@ -25,7 +33,9 @@ class Provenance:
     device: str
     adapter: str = ""
     parent: str = ""
-    method: str = "sampled"  # sampled, merged:<how>, varied, constrained
+    method: str = "sampled"
+    strength: float | None = None
+    constraints: str = ""
 
 
 @dataclass(frozen=True)

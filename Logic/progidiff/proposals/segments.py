@@ -41,7 +41,7 @@ def segment_tags(proposal: Proposal, organ: Organ) -> dict[str, str]:
     facts = {"organ": organ.id, **asdict(proposal.provenance)}
     facts |= {"threshold": f"{proposal.threshold:.4f}", "score": f"{proposal.score:.4f}"}
     tags = {"Segmentation.Status": _STATUS, "TerminologyEntry": terminology_entry(organ)}
-    return tags | {f"ProGiDiff.{key}": str(value) for key, value in facts.items()}
+    return tags | {f"ProGiDiff.{key}": str(fact) for key, fact in facts.items() if fact is not None}
 
 
 def terminology_entry(organ: Organ) -> str:

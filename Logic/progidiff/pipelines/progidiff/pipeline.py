@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
@@ -21,9 +25,6 @@ from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatu
 from progidiff.pipelines.progidiff.noise import coherent_noise
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, pooled
-from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPTextModel, CLIPTokenizer
 
 OnStep = Callable[[int, int], None]
 

@@ -1,0 +1,1 @@
+"""ProGiDiff: the parts of the 2D latent diffusion model and the pipeline that joins them."""
