@@ -56,6 +56,7 @@ class PreparedVolume:
         coarse: (1 + organs, I, J, K) probabilities on `coarse_grid`.
         field_of_view: canonical grid at the distance of the model's slices.
         crops: features of the organs asked for so far.
+        adapter: which adapter `coarse` and `crops` were computed with; with another one they are computed anew.
     """
 
     volume: Volume
@@ -65,6 +66,7 @@ class PreparedVolume:
     coarse_grid: Grid
     field_of_view: Grid
     crops: dict[str, OrganCrop | None] = field(default_factory=dict)
+    adapter: str = ""
 
 
 class Segmenter:
@@ -84,6 +86,7 @@ class Segmenter:
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
         self.adapter = ""
+        self._own_weights: dict[str, torch.Tensor] = {}  # of the layers that an adapter has changed
         self.stopwatch = Stopwatch()
 
     @classmethod
@@ -120,6 +123,34 @@ class Segmenter:
         self.pipeline.slices_per_batch //= 2
         return True
 
+    def load_adapter(self, folder: Path) -> None:
+        """Put an adapter on the model, in place of the present one; takes well under a second.
+
+        Raises:
+            AdapterError: missing, damaged, or made for another model. No adapter is active then.
+        """
+        from progidiff.adaptation.adapter import Adapter
+
+        self.unload_adapter()
+        adapter = Adapter.open(folder)
+        adapter.require_base(self.model_hash)
+        self.put_on(adapter.tensors(), adapter.id)
+
+    def put_on(self, tensors: dict[str, torch.Tensor], adapter_id: str) -> None:
+        """As `load_adapter`, with low-rank matrices from memory."""
+        from progidiff.adaptation.lora import add_to
+
+        self.unload_adapter()
+        self._own_weights = add_to(self.pipeline, tensors)
+        self.adapter = adapter_id
+
+    def unload_adapter(self) -> None:
+        """Take the adapter off: the model computes exactly what it computed before."""
+        from progidiff.adaptation.lora import put_back
+
+        put_back(self.pipeline, self._own_weights)
+        self._own_weights, self.adapter = {}, ""
+
     def prepare(self, volume: Volume, modality: str = "auto") -> PreparedVolume:
         """Normalise a volume and find all organs in it coarsely.
 
@@ -134,19 +165,22 @@ class Segmenter:
             check_volume(volume)
             normalised = normalise(volume, modality)
             coarse_grid = covering_axial_grid(volume.grid, self.pipeline.locator.config.spacing)
-            image = resample(normalised, coarse_grid, fill=-1.0).array
-            coarse = self.pipeline.find_organs(
-                torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
-            )
             distance = slice_distance(_superior_spacing(volume.grid))
             return PreparedVolume(
                 volume,
                 normalised.modality,
                 normalised,
-                coarse.numpy().transpose(0, 3, 2, 1),
+                self._find_organs(normalised, coarse_grid),
                 coarse_grid,
                 covering_axial_grid(volume.grid, (10.0, 10.0, distance)),
+                adapter=self.adapter,
             )
+
+    def _find_organs(self, normalised: Volume, grid: Grid) -> NDArray[np.float32]:
+        """(1 + organs, I, J, K) the locator's probabilities on the coarse grid."""
+        image = resample(normalised, grid, fill=-1.0).array
+        coarse = self.pipeline.find_organs(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0))))
+        return coarse.numpy().transpose(0, 3, 2, 1)
 
     def propose(
         self,
@@ -286,6 +320,9 @@ class Segmenter:
 
     def organ_crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
         """The organ's window, looked at twice: the second look centres on what the first one saw."""
+        if prepared.adapter != self.adapter:
+            prepared.coarse = self._find_organs(prepared.normalised, prepared.coarse_grid)
+            prepared.crops, prepared.adapter = {}, self.adapter
         if target.organ not in prepared.crops:
             organ = organ_table().by_id(target.organ)
             box = locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
