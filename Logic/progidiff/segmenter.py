@@ -56,7 +56,7 @@ class PreparedVolume:
         coarse: (1 + organs, I, J, K) probabilities on `coarse_grid`.
         field_of_view: canonical grid at the distance of the model's slices.
         crops: features of the organs asked for so far.
-        adapter: which adapter `coarse` and `crops` were computed with; with another one they are computed anew.
+        adapter: with which adapter `coarse` and `crops` were computed; under another they are made anew.
     """
 
     volume: Volume
