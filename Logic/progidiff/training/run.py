@@ -1,0 +1,515 @@
+"""A training run: the stages end to end in one folder, each resumable, and a record of what they learnt from.
+
+RUN/configuration.json      what was asked for
+RUN/training_data.json      cases, phantoms and terms; ends up in the model folder
+RUN/packed/                 the packed cases (or elsewhere, shared by several runs)
+RUN/<stage>/                checkpoint.safetensors, losses.jsonl, progress.json while it trains;
+                            parts/ and summary.json when it has ended
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError, safe_open
+
+from progidiff.errors import Cancelled, CasesError, DeviceError, ModelError, OutputError, UsageError
+from progidiff.model_list import weights_hash
+from progidiff.pipelines.progidiff.diffusion import make_scheduler
+from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
+from progidiff.training import parts as networks
+from progidiff.training.case_store import PackedCase
+from progidiff.training.configuration import STAGES, Configuration, load_configuration
+from progidiff.training.control import ControlStage
+from progidiff.training.encoder import EncoderStage
+from progidiff.training.generator import GeneratorStage, MaskAutoencoderStage
+from progidiff.training.locator import LocatorStage
+from progidiff.training.locator_data import CoarsePatches
+from progidiff.training.loop import Report, Schedule, Stage, train
+from progidiff.training.pack import (
+    OnCase,
+    load_cases,
+    pack_cases,
+    pack_paintings,
+    pack_phantoms,
+    select_cases,
+)
+from progidiff.training.parts import Generator
+from progidiff.training.slice_data import OrganSlices
+
+OnProgress = Callable[[str, Report], None]
+"""Called about once a second with the stage's name and where it stands."""
+
+_LOOKED_AT = {
+    "locator": (),
+    "encoder": (),
+    "autoencoder": (),
+    "generator": ("autoencoder",),
+    "control": ("encoder", "autoencoder", "generator"),
+}
+
+
+@dataclass(frozen=True)
+class DataSelection:
+    """Which cases a run learns from.
+
+    Attributes:
+        folders: data sets; none continues with the cases that the run began with.
+        exclude: ids to leave out.
+        fold: (i, n) leaves out every n-th case for measuring, see `pack.select_cases`.
+    """
+
+    folders: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
+    fold: tuple[int, int] | None = None
+
+
+class TrainingRun:
+    """One run folder.
+
+    Args:
+        folder: created if need be.
+        configuration: of a new run; None takes the one that the folder has.
+        selection: the data.
+        cache: folder of packed cases, by default `folder/packed`.
+        device: "auto", "cpu" or "cuda".
+        unfrozen: the control stage also trains the generator (folder `control_unfrozen`).
+        allow_download: a base that is not on this computer may be downloaded.
+        fresh: forget what the folder says about configuration and cases.
+        on_case, on_progress, cancelled: progress and stop.
+
+    Raises:
+        UsageError: the folder was begun with another configuration or other cases.
+        CasesError: there is nothing to train on.
+        DeviceError: no such device.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        configuration: Configuration | None = None,
+        selection: DataSelection | None = None,
+        *,
+        cache: Path | None = None,
+        device: str = "auto",
+        unfrozen: bool = False,
+        allow_download: bool = False,
+        fresh: bool = False,
+        on_case: OnCase | None = None,
+        on_progress: OnProgress | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        check_device(device)
+        self.folder, self.device, self.unfrozen = folder, device, unfrozen
+        self.allow_download, self.on_progress, self.cancelled = allow_download, on_progress, cancelled
+        self._processes = PartialState(cpu=device == "cpu")
+        self.configuration = _settled_configuration(folder, configuration, fresh)
+        with self._processes.main_process_first():  # the others find all packed
+            self.cases = self._collect(
+                selection or DataSelection(), cache or folder / "packed", fresh, on_case
+            )
+        if self._processes.is_main_process:
+            _write_json(folder / "configuration.json", self.configuration.to_json())
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of the configuration in their order."""
+        return [name for name in STAGES if name in self.configuration.stages]
+
+    def stage_folder(self, stage: str) -> Path:
+        return stage_folder(self.folder, stage, self.unfrozen)
+
+    def train(self, stage: str, fresh: bool = False) -> dict[str, Any]:
+        """Train one stage, from its checkpoint if there is one, and save its parts.
+
+        Args:
+            stage: one of `stages`.
+            fresh: begin anew.
+
+        Returns:
+            The stage's summary: steps, minutes, losses and so on. A stage that has had its steps or
+            minutes is not trained again.
+
+        Raises:
+            UsageError: the stage is not of this configuration, or one it builds on is not trained.
+            Cancelled: stopped; the checkpoint is saved.
+            ModelError: a damaged checkpoint, or the losses are no numbers any more.
+            OutputError: the run folder cannot be written.
+        """
+        if stage not in self.stages:
+            raise UsageError(
+                f"This configuration has no stage {stage}.", f"It has: {', '.join(self.stages)}."
+            )
+        folder, schedule = self.stage_folder(stage), self.configuration.stages[stage]
+        if fresh and self._processes.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._processes.wait_for_everyone()
+        summary = stage_summary(folder)
+        if summary is not None and _is_enough(summary, schedule):
+            return summary
+        try:
+            return self._train(stage, folder, schedule)
+        except OSError as error:
+            raise OutputError(
+                f"{folder} cannot be written ({error.strerror or error}).",
+                "Free some space, or train elsewhere.",
+            ) from error
+
+    def _train(self, stage: str, folder: Path, schedule: Schedule) -> dict[str, Any]:
+        torch.manual_seed(schedule.seed)
+        module, parts = self._build(stage)
+        progress = _Progress(folder, self._tell(stage))
+        schedule = replace(schedule, minutes_done=progress.minutes)
+        losses = train(
+            module, schedule, folder, on_progress=progress, cancelled=self.cancelled, device=self.device
+        )
+        step = _checkpoint_step(folder)
+        if step < schedule.steps and not progress.expired(schedule):
+            raise Cancelled(f"Stopped {stage} at step {step}.", "The same command again continues it.")
+        if isinstance(module, MaskAutoencoderStage):
+            module.set_scaling_factor()
+        summary = {
+            "stage": stage,
+            "steps": step,
+            "minutes": round(progress.minutes, 2),
+            "batch": schedule.batch * self._processes.num_processes,
+            "learning_rate": schedule.learning_rate,
+            "seed": schedule.seed,
+            "losses": {name: round(value, 4) for name, value in losses.items()} or progress.losses,
+            "built_on": self._built_on(stage),
+        }
+        if self._processes.is_main_process:
+            networks.save_parts(folder, parts)
+            _write_json(folder / "summary.json", summary)
+        self._processes.wait_for_everyone()
+        return summary
+
+    # --- the stages ----------------------------------------------------------------------------------
+
+    def _build(self, stage: str) -> tuple[Stage, dict[str, Any]]:
+        """The stage's module, and the parts in it that are to be saved."""
+        build: Callable[[], tuple[Stage, dict[str, Any]]] = getattr(self, f"_build_{stage}")
+        return build()
+
+    def _build_locator(self) -> tuple[Stage, dict[str, Any]]:
+        locator = networks.new_locator(self.configuration)
+        d, h, w = self.configuration.locator.patch
+        patches = CoarsePatches(self._with_images(), (d, h, w), self.configuration.locator.spacing)
+        return LocatorStage(locator, patches), {"locator": locator}
+
+    def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:
+        encoder = networks.new_encoder(self.configuration)
+        return EncoderStage(encoder, self._slices(self._with_images())), {"image_encoder": encoder}
+
+    def _build_autoencoder(self) -> tuple[Stage, dict[str, Any]]:
+        vae = networks.new_vae(self.configuration)
+        return MaskAutoencoderStage(vae, self._shapes()), {"vae": vae}
+
+    def _build_generator(self) -> tuple[Stage, dict[str, Any]]:
+        if self.configuration.base:
+            made = self._base()
+        else:
+            vae = networks.load_part(self.stage_folder("autoencoder"), "autoencoder", "vae")
+            made = networks.new_generator(self.configuration, vae)
+        self._save_memory(made)
+        stage = GeneratorStage(made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes())
+        return stage, {name: getattr(made, name) for name in networks.PARTS["generator"]}
+
+    def _build_control(self) -> tuple[Stage, dict[str, Any]]:
+        made = self.generator()
+        if self.configuration.base and not self.configuration.own_generator and not self.unfrozen:
+            self._check_frozen(made)
+        if "encoder" in self.stages:
+            encoder = networks.load_part(self.stage_folder("encoder"), "encoder", "image_encoder")
+        else:
+            encoder = networks.new_encoder(self.configuration)
+        controlnet, refiner = networks.new_control(self.configuration, made.unet, encoder)
+        self._save_memory(made)
+        if self.configuration.memory_saving:
+            controlnet.enable_gradient_checkpointing()
+        stage = ControlStage(
+            made.vae,
+            made.unet,
+            made.text_encoder,
+            made.tokenizer,
+            controlnet,
+            encoder,
+            refiner,
+            self._slices(self._with_images()),
+            train_generator=self.unfrozen,
+            scheduler=made.scheduler,
+        )
+        saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
+        return stage, {**saved, "unet": made.unet} if self.unfrozen else saved
+
+    def generator(self) -> Generator:
+        """The trained or ready-made generator that control builds on."""
+        return load_generator(self.folder, self.configuration, self.allow_download)
+
+    def _base(self) -> Generator:
+        return networks.base_generator(self.configuration, self.allow_download)
+
+    def _check_frozen(self, made: Generator) -> None:
+        own = load_base_part(self.configuration.base, "scheduler", allow_download=self.allow_download)
+        learnt = own.config.prediction_type
+        if made.scheduler.config.prediction_type != learnt:
+            raise UsageError(
+                f"The base predicts {learnt} and stays frozen, so it cannot learn v_prediction.",
+                'Set "prediction" to "epsilon", add a stage "generator", or train --unfrozen.',
+            )
+
+    def _save_memory(self, made: Generator) -> None:
+        if self.configuration.memory_saving:
+            made.unet.enable_gradient_checkpointing()
+            made.vae.enable_gradient_checkpointing()
+
+    # --- the data ------------------------------------------------------------------------------------
+
+    def _collect(
+        self, selection: DataSelection, cache: Path, fresh: bool, on_case: OnCase | None
+    ) -> list[PackedCase]:
+        """Packed cases and phantoms; notes them in `training_data.json`."""
+        phantoms = self.configuration.phantoms
+        record = self.folder / "training_data.json"
+        known = _read_json(record) if record.is_file() and not fresh else None
+        if selection.folders:
+            cases, aside = select_cases(selection.folders, selection.exclude, selection.fold)
+            if known is not None and known["cases"] != [case.id for case in cases]:
+                raise UsageError(
+                    f"{self.folder} was begun with other cases.",
+                    "Give the same --data, --exclude and --fold, another --output, or --fresh.",
+                )
+            packed = pack_cases(cases, cache, on_case)
+            painted = pack_paintings(cases, phantoms, cache, on_case)
+        elif known is not None:
+            aside = known["kept_aside"]
+            packed, painted = load_cases(cache, known["cases"]), load_cases(cache, known["painted"])
+        else:
+            aside, packed, painted = [], [], []
+        invented = pack_phantoms(phantoms, cache, on_case)
+        if not (packed or invented):
+            raise CasesError(
+                "There is nothing to train on.", "Give --data, or phantoms in the configuration."
+            )
+        if self._processes.is_main_process:
+            self._note_data(record, aside, packed, painted)
+        return [*packed, *painted, *invented]
+
+    def _stoppable(self, on_case: OnCase | None) -> OnCase:
+        def tell(case_id: str, done: int, total: int) -> None:
+            if self.cancelled():
+                raise Cancelled("Stopped while packing.", "The same command again continues it.")
+            if on_case is not None:
+                on_case(case_id, done, total)
+
+        return tell
+
+    def _note_data(
+        self, record: Path, aside: list[str], packed: list[PackedCase], painted: list[PackedCase]
+    ) -> None:
+        phantoms = self.configuration.phantoms
+        domains = Counter(case.domain for case in packed)
+        _write_json(
+            record,
+            {
+                "cases": [case.id for case in packed],
+                "domains": dict(sorted(domains.items())),
+                "kept_aside": aside,
+                "painted": [case.id for case in painted],
+                "phantoms": {"count": phantoms.count, "first_seed": phantoms.first_seed},
+                "terms": list(self.configuration.notes),
+            },
+        )
+
+    def _with_images(self) -> list[PackedCase]:
+        cases = [case for case in self.cases if case.image is not None]
+        if not cases:
+            raise CasesError(
+                "None of the training cases has an image.", "Give --data with images and labels."
+            )
+        return cases
+
+    def _slices(self, cases: list[PackedCase]) -> OrganSlices:
+        _require_organs(cases)
+        encoder = self.configuration.encoder
+        return OrganSlices(
+            cases, self.configuration.crop, encoder.slices, appearance=self.configuration.appearance
+        )
+
+    def _shapes(self) -> OrganSlices:
+        """All label maps, with or without image; images are not drawn."""
+        _require_organs(self.cases)
+        return OrganSlices(
+            [replace(case, image=None) for case in self.cases],
+            self.configuration.crop,
+            slices=1,
+            appearance=0,
+        )
+
+    def _built_on(self, stage: str) -> dict[str, str]:
+        """Hashes of the parts of earlier stages that this one was trained with."""
+        return {
+            name: weights_hash(self.stage_folder(name) / "parts")
+            for name in _LOOKED_AT[stage]
+            if name in self.stages
+        }
+
+    def _tell(self, stage: str) -> Callable[[Report], None]:
+        def tell(report: Report) -> None:
+            if any(not math.isfinite(value) for value in report.losses.values()):
+                raise ModelError(
+                    f"The losses of {stage} are no numbers any more at step {report.step}.",
+                    "Lower its learning rate, or set its precision to no, and begin it anew with --fresh.",
+                )
+            if self.on_progress is not None:
+                self.on_progress(stage, report)
+
+        return tell
+
+
+class _Progress:
+    """How long a stage has trained, over all its runs; what was lost with a killed run does not count."""
+
+    def __init__(self, folder: Path, tell: Callable[[Report], None]) -> None:
+        self._clock, self._tell, self.file = time.monotonic, tell, folder / "progress.json"
+        self.losses: dict[str, float] = {}
+        self.before = 0.0
+        if self.file.is_file() and (step := _checkpoint_step(folder)):
+            noted = _read_json(self.file)
+            self.before = float(noted["minutes"]) * min(1.0, step / max(1, noted["step"]))
+            self.losses = noted["losses"]
+        self.start = self._clock()
+
+    @property
+    def minutes(self) -> float:
+        return self.before + (self._clock() - self.start) / 60
+
+    def expired(self, schedule: Schedule) -> bool:
+        """Whether the time is up, on any of several processes: their clocks started seconds apart."""
+        return self.minutes >= schedule.max_minutes - 0.05
+
+    def __call__(self, report: Report) -> None:
+        self._tell(report)
+        self.losses = {name: round(value, 4) for name, value in report.losses.items()}
+        _write_json(self.file, {"step": report.step, "minutes": self.minutes, "losses": self.losses})
+
+
+def stage_folder(run: Path, stage: str, unfrozen: bool = False) -> Path:
+    """Folder of a stage; the unfrozen control stage lies beside the frozen one, to compare them."""
+    return run / ("control_unfrozen" if stage == "control" and unfrozen else stage)
+
+
+def stage_summary(folder: Path) -> dict[str, Any] | None:
+    """What an ended stage says of itself, None as long as it has not ended."""
+    path = folder / "summary.json"
+    return _read_json(path) if path.is_file() and (folder / "parts").is_dir() else None
+
+
+def load_generator(run: Path, configuration: Configuration, allow_download: bool = False) -> Generator:
+    """The generator of a run, trained or ready-made.
+
+    Raises:
+        UsageError: it has not been trained.
+        ModelError: it cannot be loaded.
+    """
+    if configuration.base and not configuration.own_generator:
+        return networks.base_generator(configuration, allow_download)
+    folder = stage_folder(run, "generator")
+    tokenizer, text_encoder, unet = (
+        networks.load_part(folder, "generator", name) for name in networks.PARTS["generator"]
+    )
+    if configuration.base:
+        vae = load_base_part(configuration.base, "vae", allow_download=allow_download)
+    else:
+        vae = networks.load_part(stage_folder(run, "autoencoder"), "autoencoder", "vae")
+    return Generator(vae, tokenizer, text_encoder, unet, make_scheduler())
+
+
+def check_device(device: str) -> None:
+    """Raises DeviceError unless training can run on "auto", "cpu" or "cuda"."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise DeviceError(
+            f"Training does not run on {device!r}.",
+            "Use auto, cpu or cuda; choose among GPUs with CUDA_VISIBLE_DEVICES or accelerate launch.",
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "The device 'cuda' was asked for, but this computer offers no CUDA GPU.",
+            "Use --device cpu, or install the CUDA build of PyTorch.",
+        )
+
+
+def _settled_configuration(folder: Path, given: Configuration | None, fresh: bool) -> Configuration:
+    """The given configuration, or the folder's own; what has been trained must still fit."""
+    path = folder / "configuration.json"
+    if not path.is_file() or (fresh and given is not None):
+        if given is None:
+            raise UsageError(f"{folder} is no training run.", "Name a configuration with --config.")
+        return given
+    own = load_configuration(path)
+    if given is None:
+        return own
+    changed = [
+        name
+        for name in ("base", "prediction", "generator", "encoder", "locator", "vocabulary")
+        if getattr(own, name) != getattr(given, name)
+    ]
+    if changed:
+        raise UsageError(
+            f"{folder} was begun with another {', '.join(changed)}.",
+            "Leave out --config, give another --output, or begin anew with --fresh.",
+        )
+    return given
+
+
+def _is_enough(summary: dict[str, Any], schedule: Schedule) -> bool:
+    return bool(summary["steps"] >= schedule.steps or summary["minutes"] >= schedule.max_minutes - 0.05)
+
+
+def _require_organs(cases: list[PackedCase]) -> None:
+    if not any((case.label > 0).sum() >= 20 for case in cases):
+        raise CasesError("No organ is drawn in any training case.", "Check the label maps.")
+
+
+def _checkpoint_step(folder: Path) -> int:
+    """Steps of the checkpoint, 0 without one."""
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(
+            f"The checkpoint {path} is damaged ({error}).", "Begin anew with --fresh."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}).", "Begin anew with --fresh.") from error
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error.strerror or error}).",
+            "Free some space, or choose another folder.",
+        ) from error
