@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.locator import OrganLocator
+from progidiff.pipelines.precision import autocast
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
 from progidiff.pipelines.progidiff.diffusion import latents_from_mask, mask_logits_from_latents
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatures
@@ -153,7 +154,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
 
     def encode_prompt(self, prompt: str) -> Tensor:
         """(1, tokens, width) embedding of one prompt."""
-        with self._autocast():
+        with autocast(self.device):
             return encode_text(self.tokenizer, self.text_encoder, [prompt])
 
     @torch.no_grad()
@@ -166,7 +167,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
         Returns:
             (1 + organs, D, H, W) float32 probabilities on the CPU; class 0 is background.
         """
-        with self._autocast():
+        with autocast(self.device):
             logits = self.locator(image[None, None].to(self.device, torch.float32))
         return logits[0].float().softmax(0).cpu()
 
@@ -177,7 +178,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
         padded = F.pad(image[None, None], (0, 0, 0, 0, reach, reach), mode="replicate")[0, 0]
         windows = padded.unfold(0, count, 1).movedim(-1, 1).to(self.device, torch.float32)
         scale = torch.full((len(image),), pixel_mm, device=self.device)
-        with self._autocast():
+        with autocast(self.device):
             parts = [self.image_encoder(windows[b], scale[b]) for b in self._batches(len(image))]
         return ImageFeatures(
             *(torch.cat([getattr(p, n) for p in parts]) for n in ("control", "detail", "organs"))
@@ -243,7 +244,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
     def predict(self, latents: Tensor, timestep: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
         """The denoiser's answer for all slices, batch by batch."""
         parts = []
-        with self._autocast():
+        with autocast(self.device):
             for b in self._batches(len(latents)):
                 words = text.expand(len(latents[b]), -1, -1)
                 down, middle = self.controlnet(
@@ -262,7 +263,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         """Masks (S, H, W) in [0, 1] → latents (S, C, h, w) float32 of unit variance."""
-        with self._autocast():
+        with autocast(self.device):
             parts = [
                 latents_from_mask(self.vae, mask[b, None].to(self.device)) for b in self._batches(len(mask))
             ]
@@ -270,14 +271,14 @@ class ProGiDiffPipeline(DiffusionPipeline):
 
     def decode_mask(self, latents: Tensor) -> Tensor:
         """Latents (S, C, h, w) → what they say by themselves, without the refiner: (S, H, W) in [0, 1]."""
-        with self._autocast():
+        with autocast(self.device):
             parts = [mask_logits_from_latents(self.vae, latents[b]) for b in self._batches(len(latents))]
         return torch.cat(parts)[:, 0].float().sigmoid()
 
     def decode(self, latents: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
         """Latents (S, C, h, w) → probability (S, H, W), float32 on the CPU."""
         parts = []
-        with self._autocast():
+        with autocast(self.device):
             for b in self._batches(len(latents)):
                 logits = mask_logits_from_latents(self.vae, latents[b])
                 words = pooled(text).expand(len(latents[b]), -1)
@@ -289,15 +290,3 @@ class ProGiDiffPipeline(DiffusionPipeline):
         """Slices of at most `slices_per_batch`."""
         for start in range(0, count, self.slices_per_batch):
             yield slice(start, start + self.slices_per_batch)
-
-    def _autocast(self) -> torch.autocast:
-        """bf16 where the processor computes in it: half the time, the same masks."""
-        device = self.device.type
-        fast = device == "cuda" or (device == "cpu" and cpu_has_bf16())
-        return torch.autocast(device if fast else "cpu", dtype=torch.bfloat16, enabled=fast)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 numbers in hardware; without, bf16 is slower than fp32."""
-    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(probe is not None and probe())
