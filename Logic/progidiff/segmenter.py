@@ -86,7 +86,8 @@ class Segmenter:
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
         self.adapter = ""
-        self._own_weights: dict[str, torch.Tensor] = {}  # of the layers that an adapter has changed
+        self.adapter_tensors: dict[str, torch.Tensor] = {}  # the active adapter's low-rank matrices
+        self._own_weights: dict[str, torch.Tensor] = {}  # of the layers that it has changed
         self.stopwatch = Stopwatch()
 
     @classmethod
@@ -142,14 +143,14 @@ class Segmenter:
 
         self.unload_adapter()
         self._own_weights = add_to(self.pipeline, tensors)
-        self.adapter = adapter_id
+        self.adapter_tensors, self.adapter = tensors, adapter_id
 
     def unload_adapter(self) -> None:
         """Take the adapter off: the model computes exactly what it computed before."""
         from progidiff.adaptation.lora import put_back
 
         put_back(self.pipeline, self._own_weights)
-        self._own_weights, self.adapter = {}, ""
+        self._own_weights, self.adapter_tensors, self.adapter = {}, {}, ""
 
     def prepare(self, volume: Volume, modality: str = "auto") -> PreparedVolume:
         """Normalise a volume and find all organs in it coarsely.
