@@ -140,6 +140,14 @@ class Host:
         self._colors = colors
         self._selection = scene.AddNewNodeByClass("vtkMRMLSelectionNode")
         self._add_views(scene)
+        scene.AddObserver(scene.NodeAddedEvent, self._into_hierarchy)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _into_hierarchy(self, _caller: Any, _event: str, node: Any) -> None:
+        """In the application a plug-in gives each data node its place in the subject hierarchy."""
+        if node.IsA("vtkMRMLDisplayableNode") and not node.GetHideFromEditors():
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     def _add_views(self, scene: Any) -> None:
         """Red, Yellow, Green slice nodes and one 3D view node, as the application's layout would make."""
@@ -235,6 +243,7 @@ class Host:
             window.deleteLater()
         self.windows.clear()
         self.qapp.processEvents()
+        self.qapp.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete.value)
 
     def reset(self) -> None:
         """An empty scene and empty settings."""

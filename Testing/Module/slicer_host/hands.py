@@ -55,6 +55,8 @@ class Hands:
         QApplication.processEvents()
 
     def press(self, key: Qt.Key, name: str | None = None) -> None:
+        self.window.activateWindow()
+        QTest.qWaitForWindowActive(self.window)
         target = self.it(name) if name else self.window
         QTest.keyClick(target, key)
         QApplication.processEvents()
@@ -125,3 +127,10 @@ class Hands:
         path.parent.mkdir(parents=True, exist_ok=True)
         QApplication.processEvents()
         self.window.grab().save(str(path))
+
+    def hands_type(self, widget: QWidget, text: str) -> None:
+        """Types into a widget that has no name of its own, then leaves it."""
+        widget.setFocus()
+        QTest.keyClicks(widget, text)
+        QTest.keyClick(widget, Qt.Key.Key_Return)
+        QApplication.processEvents()

@@ -50,7 +50,6 @@ class qMRMLNodeComboBox(QWidget):
         layout.addWidget(self._box)
         self.setFocusProxy(self._box)
         self._scene: Any = None
-        self._tags: list[int] = []
         self._attributes: list[tuple[str, str, str | None]] = []
         self._options: dict[str, Any] = {
             "nodeTypes": [], "noneEnabled": False, "addEnabled": True, "removeEnabled": True,
@@ -66,13 +65,13 @@ class qMRMLNodeComboBox(QWidget):
         return self._scene
 
     def setMRMLScene(self, scene: Any) -> None:
-        for tag in self._tags:
-            self._scene.RemoveObserver(tag)
-        self._scene, self._tags = scene, []
+        if self._scene is not None:
+            raise RuntimeError("this stand-in takes a scene only once")
+        self._scene = scene
         self.setEnabled(scene is not None)
-        if scene is not None:
-            for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent):
-                self._tags.append(scene.AddObserver(event, lambda _caller, _event: self._refill()))
+        events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
+        tags = [scene.AddObserver(event, lambda _caller, _event: self._refill()) for event in events]
+        self.destroyed.connect(lambda: [scene.RemoveObserver(tag) for tag in tags])
         self._refill()
 
     def addAttribute(self, node_type: str, name: str, value: Any = None) -> None:

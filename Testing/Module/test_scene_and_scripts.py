@@ -1,0 +1,122 @@
+"""Saving and re-opening, odd geometries, and the scripting interface."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from conftest import open_panel, scripted_launch, until
+
+pytest.importorskip("slicer", reason="needs slicer-core")
+pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
+
+import slicer
+import vtk
+from test_panel_happy_path import finished_nodes, propose, proposals_node
+
+
+@pytest.fixture
+def logic(module, scene):
+    made = module.ProGiDiffSlicerLogic(sys.modules["ProGiDiffSlicerLib.engine"].Engine(scripted_launch))
+    yield made
+    made.engine.stop()
+
+
+def test_a_saved_segmentation_lists_its_proposals_again(panel, host, module, volume, tmp_path):
+    from slicer_host.hands import Hands
+
+    propose(panel)
+    before = [[r.text(c) for c in range(4)] for r in panel.rows()]
+    path = tmp_path / "proposals.seg.nrrd"
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetScene(slicer.mrmlScene)
+    assert storage.WriteData(proposals_node())
+    panel.click("clearButton")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    assert storage.ReadData(node)
+    node.CreateDefaultDisplayNodes()
+    node.SetAttribute("ProGiDiff.role", "proposals")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
+    again = Hands(panel.widget)
+    assert [[r.text(c) for c in range(4)] for r in again.rows()] == before
+    again.click_row(again.rows()[2])
+    again.click("acceptButton")
+    assert finished_nodes()[0].GetSegmentation().GetNumberOfSegments() == 1
+
+
+def test_a_scene_file_brings_prompt_and_settings_back(panel, scene, tmp_path):
+    panel.type("promptEdit", "both kidneys")
+    panel.choose("qualityBox", "Fine")
+    scene.SetRootDirectory(str(tmp_path))
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear(0)
+    assert panel.it("promptEdit").text() == "" and panel.it("qualityBox").currentText() == "Standard"
+    scene.Import()
+    assert panel.it("promptEdit").text() == "both kidneys" and panel.it("qualityBox").currentText() == "Fine"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_masks_fit_volumes_of_any_axis_order(logic, order):
+    flips = (-1, 1, -1)
+    node = slicer.util.addVolumeFromArray(np.zeros((9, 11, 13), np.int16), name="turned")
+    matrix = vtk.vtkMatrix4x4()
+    for row in range(3):
+        for column in range(3):
+            matrix.SetElement(row, column, flips[row] * (2.0 + row) if order[row] == column else 0.1 * row)
+        matrix.SetElement(row, 3, 10.0 * row)
+    node.SetIJKToRASMatrix(matrix)
+    node.CreateDefaultDisplayNodes()
+    proposal = next(p for p in logic.segment(node, "liver", proposals=2) if p.kind == "sampled")
+    segmentation = logic.proposals_of(node).node
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, proposal.id, node)
+    full = np.zeros((13, 11, 9), bool)
+    full[tuple(slice(a, b) for a, b in proposal.region)] = proposal.mask
+    np.testing.assert_array_equal(array.transpose(2, 1, 0) > 0, full)
+
+
+def test_segment_blocks_and_returns_what_the_panel_would_show(logic, volume):
+    proposals = logic.segment(volume, "segment the liver", proposals=3)
+    assert [p.name for p in proposals] == ["liver consensus", "liver 1", "liver 2", "liver 3"]
+    assert proposals[0].volume_ml > 0 and proposals[1].provenance["seed"] == 0
+    accepted = logic.accept(logic.proposals_of(volume), proposals[0].id)
+    assert logic.node(accepted.node_id).GetSegmentation().GetSegment(accepted.segment_id).GetName() == "liver"
+
+
+def test_segment_raises_a_sentence_and_opens_no_dialog(logic, volume, behaviour):
+    behaviour("error")
+    with pytest.raises(Exception, match="The prompt names no organ") as raised:
+        logic.segment(volume, "nothing")
+    assert type(raised.value).__name__ == "SegmentationError" and raised.value.kind == "PromptError"
+
+
+def test_segmenting_an_empty_volume_is_refused(logic, scene):
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "hollow")
+    with pytest.raises(Exception, match="The volume hollow holds no image"):
+        logic.segment(node, "liver")
+
+
+def test_a_transformed_volume_carries_its_proposals_along(logic, volume):
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    logic.segment(volume, "liver", proposals=2)
+    assert logic.proposals_of(volume).node.GetTransformNodeID() == transform.GetID()
+
+
+def test_two_panels_of_one_scene_see_the_same_proposals(panel, host, module, volume):
+    """A reload makes a new widget and a new logic on the old scene."""
+    from slicer_host.hands import Hands
+
+    propose(panel)
+    expected = [r.text(0) for r in panel.rows()]
+    reloaded = open_panel(host, module)
+    try:
+        until(lambda: Hands(reloaded).rows())
+        assert [r.text(0) for r in Hands(reloaded).rows()] == expected
+    finally:
+        reloaded.exit()
+        reloaded.cleanup()
