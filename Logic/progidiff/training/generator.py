@@ -5,6 +5,8 @@ They learn from label maps alone what organs look like. The generator is frozen 
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -25,12 +27,17 @@ class Captions:
     """Training captions by organ number, made once: drawing is then a look-up."""
 
     def __init__(self, per_organ: int = 2000, seed: int = 1) -> None:
-        rng = np.random.default_rng(seed)
-        self.by_label = {o.label: captions(o, rng, per_organ) for o in organ_table().organs}
+        self.by_label = _captions_by_label(per_organ, seed)
 
     def draw(self, organs: torch.Tensor, rng: np.random.Generator) -> list[str]:
         """One caption for each label number of `organs` (B,)."""
         return [self.by_label[int(o)][rng.integers(len(self.by_label[int(o)]))] for o in organs]
+
+
+@cache
+def _captions_by_label(per_organ: int, seed: int) -> dict[int, list[str]]:
+    rng = np.random.default_rng(seed)
+    return {organ.label: captions(organ, rng, per_organ) for organ in organ_table().organs}
 
 
 class MaskAutoencoderStage(Stage):
