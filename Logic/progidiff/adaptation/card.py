@@ -9,8 +9,8 @@ from progidiff.adaptation.adapter import CARD
 from progidiff.adaptation.files import write_text
 
 LICENCE_NOTE = (
-    "These weights were trained on the cases listed here. Their terms of use, and those of the base model, hold "
-    "for the adapter too: ask before you pass it on."
+    "These weights were trained on the cases listed here. Their terms of use, and those of the base model, "
+    "hold for the adapter too: ask before you pass it on."
 )
 
 

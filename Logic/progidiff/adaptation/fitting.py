@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -63,7 +65,9 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     best, record = folder / "best.safetensors", folder / "rounds.json"
-    done = json.loads(record.read_text()) if record.is_file() else {"step": 0, "losses": []}
+    done: dict[str, Any] = {"step": 0, "losses": []}
+    if record.is_file():
+        done = json.loads(record.read_text(encoding="utf-8"))
     if held_out_loss is not None and not done["losses"]:
         done["losses"].append([0, held_out_loss()])
         _keep(stage, best)
@@ -105,6 +109,8 @@ def _train_to(
     """Trains up to step `goal` of the schedule, with smaller batches if memory does not suffice."""
     where = "cpu" if device == "cpu" else "auto"
     while True:
+        AcceleratorState._reset_state(True)  # accelerate allows a process one device and precision for good
+        vars(stage).pop("forward", None)  # and wraps the stage's forward anew each time
         pause = _Pause(cancelled, _checkpoint_step(folder), goal)
         try:
             train(stage, schedule, folder, on_progress=on_progress, cancelled=pause, device=where)

@@ -1,0 +1,297 @@
+"""Adapt to my cases: corrected cases in, an adapter with an honest before and after out.
+
+The order of things, each of which is kept on disk so that a stopped adaptation goes on where it was::
+
+    measure before → learn from a part of the cases → measure after on the rest → better? learn from all,
+    from there on and for as many steps as had proved good → check phantoms for forgetting → write the folder
+
+What is measured is the adapter that has not seen the held-out cases. The one that is written has also
+learnt from them, if that was better than the model alone; otherwise it is the measured one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from torch import Tensor
+
+from progidiff.adaptation import lora_training
+from progidiff.adaptation.adapter import Adapter
+from progidiff.adaptation.adapter_store import check_name
+from progidiff.adaptation.before_after import Measured, measure_cases, measure_phantom
+from progidiff.adaptation.case_library import StoredCase
+from progidiff.adaptation.files import write_json
+from progidiff.adaptation.lessons import Lessons
+from progidiff.adaptation.outcome import Outcome, describe, write_adapter
+from progidiff.adaptation.progress import Meter, OnAdaptProgress
+from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, AdaptSettings
+from progidiff.adaptation.teaching import split, whole
+from progidiff.errors import CasesError, OutputError
+from progidiff.training.phantom import make_phantom
+
+if TYPE_CHECKING:
+    from progidiff.segmenter import Segmenter
+
+_CHECK_PHANTOM = 910_000  # seed of the phantom that is checked; lessons draw from others
+
+
+def adapt(
+    segmenter: Segmenter,
+    cases: Sequence[StoredCase],
+    output: Path,
+    *,
+    name: str = "",
+    settings: AdaptSettings | None = None,
+    work: Path | None = None,
+    on_progress: OnAdaptProgress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Adapter:
+    """Train an adapter on checked cases and measure what it is worth.
+
+    Args:
+        segmenter: the base model; an adapter on it is taken off meanwhile and put on again afterwards.
+        cases: from a `CaseLibrary`.
+        output: folder of the adapter; must not exist.
+        name: what the user calls it; the date by default.
+        settings: None takes the defaults.
+        work: folder of checkpoints, `OUTPUT.training` by default. It stays after a cancel or a crash, and a
+            second call with the same cases, model and settings continues there; it goes when all is done.
+        on_progress: called about once a second.
+        cancelled: checked between training steps and denoising steps.
+
+    Returns:
+        The adapter; `improved` says whether it is any better. It is not put on the segmenter.
+
+    Raises:
+        CasesError: no cases.
+        Cancelled: `cancelled` said so.
+        OutputError: `output` exists, or the disk is full. The cases are never touched.
+    """
+    if not cases:
+        raise CasesError(
+            "There are no cases to learn from.", "Correct a proposal and add it to the cases first."
+        )
+    output = Path(output).expanduser()
+    if output.exists():
+        raise OutputError(f"“{output}” exists already.", "Choose another folder for the adapter.")
+    name = check_name(name or f"Adapted {datetime.now():%Y-%m-%d %H:%M}")
+    settings = settings or AdaptSettings()
+    work = work or output.with_name(f"{output.name}.training")
+    tensors, adapter_id = segmenter.adapter_tensors, segmenter.adapter
+    segmenter.unload_adapter()
+    try:
+        job = _Adaptation(segmenter, cases, work, settings, on_progress, cancelled)
+        return job.run(output, name)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"The training cannot be saved in {work} ({error}).",
+            "Free some space and start it again: it continues where it stopped, and no case is lost.",
+        ) from error
+    finally:
+        segmenter.unload_adapter()
+        segmenter.pipeline.to(segmenter.device)
+        if adapter_id:
+            segmenter.put_on(tensors, adapter_id)
+
+
+class _Adaptation:
+    """One adaptation and what it has found out so far."""
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        cases: Sequence[StoredCase],
+        work: Path,
+        settings: AdaptSettings,
+        on_progress: OnAdaptProgress | None,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self.segmenter, self.cases, self.work, self.settings = segmenter, list(cases), work, settings
+        self.cancelled = cancelled
+        minutes = settings.minutes or (CPU_MINUTES if segmenter.device == "cpu" else GPU_MINUTES)
+        self.seconds = minutes * 60
+        self.meter = Meter(on_progress, self.seconds)
+        self.start = time.monotonic()
+        self.plan = self._open_work_folder()
+
+    def _open_work_folder(self) -> dict[str, Any]:
+        """The plan of an earlier, stopped run with the same inputs, or a new one in an empty folder."""
+        described = {
+            "base": self.segmenter.model_hash,
+            "settings": asdict(self.settings),
+            "seconds": self.seconds,
+            "cases": sorted(
+                [case.id, [[c.organ, c.mask_hash, c.slices] for c in case.organs.values()]]
+                for case in self.cases
+            ),
+        }
+        digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
+        plan = self.work / "plan.json"
+        if plan.is_file():
+            found = json.loads(plan.read_text(encoding="utf-8"))
+            if found["digest"] == digest:
+                return found
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True)
+        fresh = {"digest": digest, "seconds_used": 0.0, "steps": {}, "kept": {}, "losses": {}}
+        write_json(plan, fresh)
+        return fresh
+
+    def run(self, output: Path, name: str) -> Adapter:
+        """Everything, from the cases to the adapter's folder."""
+        try:
+            self.meter.begin("read")
+            self.split = split(self.cases)
+            self.lessons = Lessons(self.segmenter.pipeline, self.settings, self.work)
+            self.phantom = make_phantom(
+                _CHECK_PHANTOM, self.cases[0].modality, (128, 128, 32), (2.7, 2.7, 6.0)
+            )
+            before, phantom_before = self._measure("before")
+            tensors, after = self._learn_from_a_part()
+            improved = bool(after.dice) and after.mean >= before.mean + self.settings.least_gain
+            if improved:
+                tensors = self._learn_from_all(tensors)
+            self.meter.begin("check")
+            phantom_after = self._measure_phantom("phantom_after", tensors)
+        finally:
+            self._remember_time()
+        outcome = Outcome(self.cases, self.split.how, improved, before, after, phantom_before, phantom_after)
+        facts = describe(name, self.segmenter, self.settings, outcome, self.plan)
+        adapter = write_adapter(output, facts, tensors, before, after)
+        shutil.rmtree(self.work, ignore_errors=True)
+        return adapter
+
+    # -- measuring -----------------------------------------------------------------------------
+
+    def _measure(self, stage: str, tensors: dict[str, Tensor] | None = None) -> tuple[Measured, Measured]:
+        self.meter.begin(stage)
+        start = time.monotonic()
+        cases = self._measure_cases(stage, tensors, 0.5)
+        phantom = self._measure_phantom(f"phantom_{stage}", tensors, 0.5)
+        self.measuring_seconds = time.monotonic() - start
+        return cases, phantom
+
+    def _measure_cases(
+        self, record: str, tensors: dict[str, Tensor] | None = None, share: float = 1.0
+    ) -> Measured:
+        return self._once(
+            record,
+            tensors,
+            lambda: measure_cases(
+                self.segmenter,
+                self.split.held_out,
+                self.split.judged,
+                self.settings.proposals,
+                self.settings.seed,
+                lambda done: self.meter.at(done * share),
+                self.cancelled,
+            ),
+        )
+
+    def _measure_phantom(
+        self, record: str, tensors: dict[str, Tensor] | None = None, share: float = 1.0
+    ) -> Measured:
+        image, label = self.phantom
+        return self._once(
+            record,
+            tensors,
+            lambda: measure_phantom(
+                self.segmenter,
+                image,
+                label,
+                self.settings.seed,
+                lambda done: self.meter.at(1 - share + done * share),
+                self.cancelled,
+            ),
+        )
+
+    def _once(
+        self, record: str, tensors: dict[str, Tensor] | None, measure: Callable[[], Measured]
+    ) -> Measured:
+        """What an earlier run has measured, or else measured now, with low-rank matrices on or off."""
+        path = self.work / record
+        if path.with_suffix(".json").is_file():
+            return Measured.load(path)
+        if tensors is not None:
+            self.segmenter.put_on(tensors, "adapter-in-training")
+        try:
+            measured = measure()
+        finally:
+            self.segmenter.unload_adapter()
+        measured.save(path)
+        return measured
+
+    # -- learning ------------------------------------------------------------------------------
+
+    def _learn_from_a_part(self) -> tuple[dict[str, Tensor], Measured]:
+        """The adapter that has not seen what is held out, and its measure."""
+        teaching = [self.lessons.pack(part) for part in self.split.train]
+        judging = [self.lessons.pack(part) for part in self.split.held_out]
+        with self._attached():
+            if not self.plan["steps"]:
+                self.plan["steps"] = self._plan_steps(teaching)
+                write_json(self.work / "plan.json", self.plan)
+            self._expect()
+            for stage in ("find", "draw"):
+                self._train(stage, teaching, judging)
+            tensors = lora_training.state(self.segmenter.pipeline)
+        self.meter.begin("after")
+        return tensors, self._measure_cases("after", tensors)
+
+    def _learn_from_all(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Goes on from the measured adapter, with nothing held out."""
+        teaching = [self.lessons.pack(whole(case)) for case in self.cases]
+        with self._attached():
+            lora_training.load_state(self.segmenter.pipeline, tensors)
+            for stage in ("find_all", "draw_all"):
+                self._train(stage, teaching, [])
+            return lora_training.state(self.segmenter.pipeline)
+
+    def _attached(self) -> Any:
+        settings = self.settings
+        return lora_training.attached(self.segmenter.pipeline, settings.rank, settings.encoder, settings.seed)
+
+    def _train(self, stage: str, teaching: list, judging: list) -> None:
+        self.meter.begin(stage)
+        steps = self.plan["steps"][stage]
+        if stage.endswith("_all"):  # no longer than had proved good
+            steps = min(steps, self.plan["kept"].get(stage.removesuffix("_all"), 0))
+        fitted = self.lessons.train(stage, teaching, judging, steps, self.meter, self.cancelled)
+        if fitted is not None:
+            self.plan["kept"][stage] = fitted.steps
+            self.plan["losses"][stage] = fitted.losses
+            write_json(self.work / "plan.json", self.plan)
+
+    def _plan_steps(self, teaching: list) -> dict[str, int]:
+        """How many steps of each training fit into the time that is left."""
+        used = time.monotonic() - self.start
+        training = max(self.seconds - used - 1.5 * self.measuring_seconds, 0.3 * self.seconds)
+        speeds = self.lessons.seconds_per_step(teaching)
+        self.plan["seconds_per_step"] = speeds
+        final = self.settings.final_share
+        shares = {
+            "find": 0.15 * (1 - final),
+            "draw": 0.85 * (1 - final),
+            "find_all": 0.15 * final,
+            "draw_all": 0.85 * final,
+        }
+        steps = {s: int(training * share / speeds[s.removesuffix("_all")]) for s, share in shares.items()}
+        return {stage: max(1, min(count, self.settings.most_steps)) for stage, count in steps.items()}
+
+    def _expect(self) -> None:
+        for stage, steps in self.plan["steps"].items():
+            self.meter.expect(stage, steps * self.plan["seconds_per_step"][stage.removesuffix("_all")])
+
+    def _remember_time(self) -> None:
+        self.plan["seconds_used"] += time.monotonic() - self.start
+        if self.work.is_dir():
+            write_json(self.work / "plan.json", self.plan)

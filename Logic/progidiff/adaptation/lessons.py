@@ -1,0 +1,184 @@
+"""The two trainings of an adaptation: where the organs are (locator), and how to draw them (the rest)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from progidiff.adaptation.fitting import Fit, fit, seconds_per_step
+from progidiff.adaptation.progress import Meter
+from progidiff.adaptation.settings import AdaptSettings
+from progidiff.adaptation.teaching import Packed, Part, coarse_pieces
+from progidiff.pipelines.precision import autocast, cpu_has_bf16
+from progidiff.prompts import organ_table
+from progidiff.training.case_store import PackedCase, pack_case
+from progidiff.training.control import ControlStage
+from progidiff.training.locator import LocatorStage
+from progidiff.training.locator_data import CoarsePatches
+from progidiff.training.loop import Report, Schedule, Stage
+from progidiff.training.phantom import make_phantom
+from progidiff.training.slice_data import OrganSlices
+from progidiff.volumes import normalise
+
+if TYPE_CHECKING:
+    from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
+
+_FIRST_PHANTOM = 920_000
+_HELD_OUT_BATCHES = 2
+
+
+class Lessons:
+    """Makes the training stages over whatever of the pipeline requires gradients.
+
+    Args:
+        pipeline: with its low-rank layers attached while training.
+        settings: of the adaptation.
+        work: folder of the checkpoints.
+    """
+
+    def __init__(self, pipeline: ProGiDiffPipeline, settings: AdaptSettings, work: Path) -> None:
+        self.pipeline, self.settings, self.work = pipeline, settings, work
+        self._packed = Packed()
+        fast = pipeline.device.type == "cuda" or cpu_has_bf16()
+        self.precision = "bf16" if fast else "no"
+
+    def pack(self, part: Part) -> PackedCase:
+        """A part of a stored case, ready for training."""
+        return self._packed.pack(part)
+
+    @cached_property
+    def phantoms(self) -> list[PackedCase]:
+        """Synthesised patients with every organ, against forgetting."""
+        numbers = tuple(organ.label for organ in organ_table().organs)
+        packed = []
+        for n in range(self.settings.phantoms):
+            for modality in ("CT", "MR"):
+                image, label = make_phantom(_FIRST_PHANTOM + n, modality, (128, 128, 32), (2.7, 2.7, 6.0))  # type: ignore[arg-type]
+                packed.append(pack_case(image.name, normalise(image).array, label, numbers, "phantom"))
+        return packed
+
+    def train(
+        self,
+        name: str,
+        teaching: list[PackedCase],
+        judging: list[PackedCase],
+        steps: int,
+        meter: Meter,
+        cancelled: Callable[[], bool],
+    ) -> Fit | None:
+        """One training; None where the cases have nothing to teach it.
+
+        Args:
+            name: "find" or "draw", and with "_all" the second round with all cases; also names the folder.
+            teaching, judging: packed cases; without judging ones all steps are trained and the last is kept.
+            steps: how many.
+            meter: told where it stands.
+            cancelled: checked every step.
+
+        Raises:
+            Cancelled: it said so; calling again continues.
+        """
+        kind = name.removesuffix("_all")
+        stage = self._stage(kind, teaching)
+        if stage is None or steps < 1:
+            return None
+
+        def report(r: Report) -> None:
+            meter.at(r.step / max(1, r.steps), r.step, r.steps, sum(r.losses.values()))
+
+        loss = self._held_out_loss(kind, judging)
+
+        def held_out_loss() -> float:
+            assert loss is not None
+            meter.held_out_loss = loss()
+            return meter.held_out_loss
+
+        meter.held_out_loss = None
+        seed = self.settings.seed + (1000 if name.endswith("_all") else 0)
+        return fit(
+            stage,
+            None if loss is None else held_out_loss,
+            self._schedule(kind, steps, seed),
+            self.work / name,
+            rounds=self.settings.rounds,
+            on_progress=report,
+            cancelled=cancelled,
+            device=self.pipeline.device.type,
+        )
+
+    def _schedule(self, kind: str, steps: int, seed: int) -> Schedule:
+        settings = self.settings
+        find = kind == "find"
+        return Schedule(
+            steps=steps,
+            batch=settings.locator_batch if find else settings.batch,
+            learning_rate=settings.locator_learning_rate if find else settings.learning_rate,
+            warmup=min(20, max(1, steps // 10)),
+            weight_decay=0.0,
+            precision=self.precision,
+            checkpoint_minutes=1.0,
+            seed=seed,
+        )
+
+    def seconds_per_step(self, teaching: list[PackedCase]) -> dict[str, float]:
+        """By kind of training."""
+        batches = {"find": self.settings.locator_batch, "draw": self.settings.batch}
+        speeds = {}
+        for kind, batch in batches.items():
+            stage = self._stage(kind, teaching)
+            speeds[kind] = seconds_per_step(stage, batch, self.precision) if stage is not None else 1.0
+        return speeds
+
+    def _stage(self, kind: str, cases: list[PackedCase]) -> Stage | None:
+        if kind == "find":
+            return self._locator_stage(cases, self.phantoms)
+        return self._control_stage([*cases, *self.phantoms], self.settings.appearance)
+
+    def _locator_stage(self, cases: list[PackedCase], phantoms: list[PackedCase]) -> LocatorStage | None:
+        pieces = [piece for case in cases for piece in coarse_pieces(case)]
+        if not pieces:
+            return None
+        locator = self.pipeline.locator
+        patches = CoarsePatches([*pieces, *phantoms], self.settings.patch, locator.config.spacing)
+        return LocatorStage(locator, patches)
+
+    def _control_stage(self, cases: list[PackedCase], appearance: float) -> ControlStage:
+        pipe, encoder = self.pipeline, self.pipeline.image_encoder
+        slices = OrganSlices(cases, encoder.config.crop, encoder.config.slices, appearance=appearance)
+        return ControlStage(
+            pipe.vae,
+            pipe.unet,
+            pipe.text_encoder,
+            pipe.tokenizer,
+            pipe.controlnet,
+            encoder,
+            pipe.refiner,
+            slices,
+            scheduler=pipe.scheduler,
+        )
+
+    def _held_out_loss(self, kind: str, cases: list[PackedCase]) -> Callable[[], float] | None:
+        """The loss on the same few batches each time, with the same noise; None without cases."""
+        if not cases:
+            return None
+        stage = self._locator_stage(cases, []) if kind == "find" else self._control_stage(cases, 0.0)
+        if stage is None:
+            return None
+        batch = self.settings.locator_batch * 2 if kind == "find" else self.settings.batch
+        stage.eval()
+
+        @torch.no_grad()
+        def loss() -> float:
+            total = 0.0
+            with torch.random.fork_rng(), autocast(self.pipeline.device):
+                for n in range(_HELD_OUT_BATCHES):
+                    torch.manual_seed(n)
+                    total += float(sum(stage(batch, np.random.default_rng(n)).values()))
+            return total / _HELD_OUT_BATCHES
+
+        return loss

@@ -1,0 +1,47 @@
+"""How an adaptation is done. The defaults are meant to be left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CPU_MINUTES, GPU_MINUTES = 15.0, 1.0
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """Settings of `adapt`.
+
+    Attributes:
+        minutes: for everything together; None takes 15 on a CPU and 1 on a GPU.
+        rank: of the low-rank matrices; alpha is the same.
+        encoder: "all" convolutions of the image encoder, or the "first" ones only.
+        batch, locator_batch: crops and coarse patches a step.
+        learning_rate, locator_learning_rate: at the start of the cosine.
+        appearance: strength of the random appearance, 0…1. Less than in the model's own training, because
+            the new scanner's look is what is to be learnt.
+        phantoms: how many of each modality are mixed in, so that what the cases do not show is not forgotten.
+        final_share: share of the training time that goes to all cases, after the judgement.
+        proposals: drawn for each judged organ.
+        rounds: how often the held-out loss is taken.
+        most_steps: of one training, however fast the machine.
+        patch: (D, H, W) voxels of a coarse patch.
+        least_gain: by how much the mean Dice must rise to count as better.
+        seed: of everything random.
+    """
+
+    minutes: float | None = None
+    rank: int = 8
+    encoder: str = "all"
+    batch: int = 16
+    locator_batch: int = 2
+    learning_rate: float = 3e-4
+    locator_learning_rate: float = 5e-4
+    appearance: float = 0.5
+    phantoms: int = 1
+    final_share: float = 0.3
+    proposals: int = 3
+    rounds: int = 6
+    most_steps: int = 1500
+    patch: tuple[int, int, int] = (48, 56, 64)
+    least_gain: float = 0.01
+    seed: int = 0
