@@ -47,17 +47,17 @@ class Promises:
                 "A region was fixed, but there is no mask to keep in it.", "Choose the mask that is finished."
             )
         both = int(np.count_nonzero(self.inside.on(self.outside.region) & self.outside.inside))
-        self._refuse(both, "are marked both inside and outside", "Remove one of the marks.")
+        self._refuse(both, "marked both inside and outside", "Remove one of the marks.")
         kept_out = self.frozen(self.inside.region) & ~self._content(self.inside.region) & self.inside.inside
         self._refuse(
             int(np.count_nonzero(kept_out)),
-            "are marked inside where nothing may change",
+            "marked inside where nothing may change",
             "Remove the mark, or enlarge the region to work in.",
         )
         kept_in = self.frozen(self.outside.region) & self._content(self.outside.region) & self.outside.inside
         self._refuse(
             int(np.count_nonzero(kept_in)),
-            "are marked outside where the mask may not change",
+            "marked outside where the mask may not change",
             "Remove the mark, or enlarge the region to work in.",
         )
 
@@ -88,9 +88,9 @@ class Promises:
         )
 
     def __str__(self) -> str:
-        """For the record, such as "2 voxels inside, 40 fixed"; empty without any promise."""
+        """For the record, such as "1 voxel inside, 40 voxels fixed"; empty without any promise."""
         counts = [(self.inside.count, "inside"), (self.outside.count, "outside"), (self.fixed.count, "fixed")]
-        words = [f"{count} voxels {name}" for count, name in counts if count]
+        words = [f"{_voxels(count)} {name}" for count, name in counts if count]
         if self.region is not None:
             words.append("only within " + " × ".join(f"{s.start}:{s.stop}" for s in self.region.region))
         return ", ".join(words)
@@ -104,4 +104,8 @@ class Promises:
     @staticmethod
     def _refuse(count: int, fault: str, remedy: str) -> None:
         if count:
-            raise UsageError(f"{count} voxels {fault}.", remedy)
+            raise UsageError(f"{_voxels(count)} {'is' if count == 1 else 'are'} {fault}.", remedy)
+
+
+def _voxels(count: int) -> str:
+    return "1 voxel" if count == 1 else f"{count} voxels"

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from progidiff.errors import Cancelled, ModelError
 from progidiff.pipelines.progidiff.image_encoder import ImageFeatures
-from progidiff.pipelines.progidiff.noise import coherent_noise
 from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
 from progidiff.pipelines.progidiff.sampling import KnownLatents, descend, levels_between, step_plan
 from progidiff.quality import check_strength
@@ -85,7 +84,7 @@ class SteeredSampler:
     ) -> None:
         check_strength(strength)
         self._pipeline, self._features, self._text, self._slice_mm = pipeline, features, text, slice_mm
-        self._knowledge = knowledge
+        self._knowledge, self._device = knowledge, pipeline.device
         self._levels = levels_between(strength, steps, pipeline.scheduler.config.num_train_timesteps)
         self._resamplings = 1 if knowledge is None else RESAMPLINGS
 
@@ -119,7 +118,8 @@ class SteeredSampler:
             nonlocal evaluations
             if cancelled is not None and cancelled():
                 raise Cancelled("The job was cancelled.")
-            on_step(evaluations)
+            if evaluations:
+                on_step(evaluations)
             evaluations += 1
 
         generator = torch.Generator().manual_seed(seed + _OTHER_NOISE)
@@ -130,9 +130,9 @@ class SteeredSampler:
             raise ModelError(
                 "The model computed invalid numbers.", "Try --device cpu, or reinstall the model."
             )
-        probability = self._pipeline.decode(latents, self._features, self._text)
-        on_step(evaluations)
-        return probability
+        if evaluations:
+            on_step(evaluations)
+        return self._pipeline.decode(latents, self._features, self._text)
 
     def _draft(self, generator: torch.Generator, before_step: Callable[[], None]) -> Tensor:
         """(S, H, W): what the model thinks at first sight, in one step from pure noise."""
@@ -198,6 +198,4 @@ class SteeredSampler:
         return result
 
     def _noise(self, generator: torch.Generator) -> Tensor:
-        slices, _, height, width = self._features.control.shape
-        shape = (self._pipeline.unet.config.in_channels, height, width)
-        return coherent_noise(slices, shape, self._slice_mm, generator).to(self._pipeline.device)
+        return self._pipeline.noise(self._features, self._slice_mm, generator)
