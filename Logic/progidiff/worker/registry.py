@@ -85,6 +85,13 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    words = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", list: "a list"}
+    words = {
+        str: "a string",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list",
+        dict: "an object",
+    }
     kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     return " or ".join(words.get(typing.get_origin(k) or k, "null") for k in kinds)

@@ -1,9 +1,11 @@
-"""The worker's main job: a prompt in, proposals streamed out as each is ready."""
+"""Jobs that stream proposals as each is ready; the main one is `segment`: a prompt in, proposals out."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,23 +30,39 @@ class Order:
     seed: int
 
 
-class SegmentJob:
-    """Runs one order, organ by organ.
+@dataclass(frozen=True)
+class Listener:
+    """What a job wants to be told while proposals are drawn; see `Segmenter.propose`."""
 
-    Raises:
-        PromptError, UsageError: the order cannot be understood.
+    on_step: Callable[[int, int], None]
+    on_proposal: Callable[[Proposal], None]
+    cancelled: Callable[[], bool]
+
+
+class ProposalJob(ABC):
+    """Draws the proposals of a few organs, one organ after the other.
+
+    Args:
+        session: the worker's state.
+        job_id: given by the application.
+        targets: the organs.
+        proposals: how many for each.
     """
 
-    def __init__(self, session: Session, order: Order) -> None:
-        check_numbers(order.proposals, order.steps)
+    def __init__(self, session: Session, job_id: str, targets: Sequence[Target], proposals: int) -> None:
         self.session = session
-        self.order = order
-        self.targets = parse_prompt(order.prompt)
+        self.job_id = job_id
+        self.targets = targets
+        self.proposals = proposals
         self.seconds: dict[str, float] = {}
         self._start = time.monotonic()
 
+    @abstractmethod
+    def draw(self, target: Target, listener: Listener) -> ProposalSet:
+        """Draws the proposals of one organ; called again, with less memory, if memory ran out."""
+
     def run(self) -> dict[str, Any]:
-        """Returns the result of `segment`; `cancelled` is True if the user stopped it half-way."""
+        """Returns the result of the request; `cancelled` is True if the user stopped it half-way."""
         sets: list[dict[str, Any]] = []
         for index, target in enumerate(self.targets):
             organ = _OrganRun(self, target, organs_before=index)
@@ -55,7 +73,7 @@ class SegmentJob:
                 break
         self.seconds["total"] = self.elapsed()
         return {
-            "job_id": self.order.job_id,
+            "job_id": self.job_id,
             "sets": sets,
             "seconds": self.seconds,
             "cancelled": organ.was_cancelled,
@@ -65,26 +83,55 @@ class SegmentJob:
         return time.monotonic() - self._start
 
     def is_cancelled(self) -> bool:
-        return self.session.jobs.is_cancelled(self.order.job_id)
+        return self.session.jobs.is_cancelled(self.job_id)
 
     def tell_progress(self, target: Target, organs_done: float, **step: int) -> None:
         """Sends `progress`; `organs_done` counts organs, with the present one's fraction."""
         fraction = organs_done / len(self.targets)
         left = self.elapsed() * (1 - fraction) / fraction if fraction > 0 else None
-        params = {"job_id": self.order.job_id, "organ": target.organ, **step, "fraction": fraction}
+        params = {"job_id": self.job_id, "organ": target.organ, **step, "fraction": fraction}
         self.session.notify("progress", {**params, "seconds_left": left})
 
     def send(self, proposal: Proposal, proposal_id: str) -> None:
         """Streams one proposal to the application."""
         message = wire.proposal_json(proposal, proposal_id, self.session.store)
-        self.session.notify("proposal", {"job_id": self.order.job_id, "proposal": message})
+        self.session.notify("proposal", {"job_id": self.job_id, "proposal": message})
         self.seconds.setdefault("first_proposal", self.elapsed())
+
+
+class SegmentJob(ProposalJob):
+    """Runs one order of `segment`.
+
+    Raises:
+        PromptError, UsageError: the order cannot be understood.
+    """
+
+    def __init__(self, session: Session, order: Order) -> None:
+        check_numbers(order.proposals, order.steps)
+        super().__init__(session, order.job_id, parse_prompt(order.prompt), order.proposals)
+        self._order = order
+
+    def draw(self, target: Target, listener: Listener) -> ProposalSet:
+        order = self._order
+        prepared = self.session.prepared(order.volume_id)
+        segmenter = self.session.segmenter()
+        return segmenter.propose(
+            prepared,
+            target,
+            proposals=order.proposals,
+            steps=order.steps or steps_for(order.quality, segmenter.default_steps),
+            seed=order.seed,
+            prompt=order.prompt,
+            on_step=listener.on_step,
+            on_proposal=listener.on_proposal,
+            cancelled=listener.cancelled,
+        )
 
 
 class _OrganRun:
     """The proposals for one organ, kept as they come in case the job is cancelled."""
 
-    def __init__(self, job: SegmentJob, target: Target, organs_before: int) -> None:
+    def __init__(self, job: ProposalJob, target: Target, organs_before: int) -> None:
         self._job = job
         self._target = target
         self._organs_before = organs_before
@@ -97,27 +144,15 @@ class _OrganRun:
         try:
             if self._job.is_cancelled():
                 raise Cancelled("The job was cancelled.")
-            return self._job.session.sparing_memory(self._propose, self._job.order.job_id)
+            return self._job.session.sparing_memory(self._draw, self._job.job_id)
         except Cancelled:
             self.was_cancelled = True
         return summarise(self._target, self._ready[0].grid, self._ready) if self._ready else None
 
-    def _propose(self) -> ProposalSet:
+    def _draw(self) -> ProposalSet:
         self._ready.clear()  # a second try, after memory ran out, makes the same proposals again
-        order = self._job.order
-        prepared = self._job.session.prepared(order.volume_id)
-        segmenter = self._job.session.segmenter()
-        return segmenter.propose(
-            prepared,
-            self._target,
-            proposals=order.proposals,
-            steps=order.steps or steps_for(order.quality, segmenter.default_steps),
-            seed=order.seed,
-            prompt=order.prompt,
-            on_step=self._on_step,
-            on_proposal=self._on_proposal,
-            cancelled=self._job.is_cancelled,
-        )
+        listener = Listener(self._on_step, self._on_proposal, self._job.is_cancelled)
+        return self._job.draw(self._target, listener)
 
     def _on_step(self, done: int, total: int) -> None:
         self._job.tell_progress(
@@ -126,7 +161,7 @@ class _OrganRun:
             step=done,
             steps=total,
             proposal=len(self._ready),
-            proposals=self._job.order.proposals,
+            proposals=self._job.proposals,
         )
 
     def _on_proposal(self, proposal: Proposal) -> None:
