@@ -199,29 +199,27 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         job.on_done = job.on_failed = outcome.append
         before = {p.id for p in self.proposals_of(volumeNode).everything()}
         self.propose(job)
-        while not outcome:
+        while not job.finished:
             self.engine.wait()
+        if not outcome:
+            raise SegmentationError("The prompt was stopped.", "Ask again.", kind="Cancelled")
         if isinstance(outcome[0], SegmentationError):
             raise outcome[0]
         return [p for p in self.proposals_of(volumeNode).everything() if p.id not in before]
 
     def propose(self, job: Job) -> None:
-        """Starts a job and returns; its proposals go into the scene before its callbacks are called."""
+        """Starts a job and returns; its proposals go into the scene before its other callbacks are called."""
         volume = volume_of(job.volume_id)
         collection, prefix = self.proposals_of(volume), job.id[:8] + "-"
-        proposal_arrived, done = job.on_proposal, job.on_done
 
-        def keep(description: dict[str, Any], probability: Any) -> None:
+        def keep(description: dict[str, Any], probability: Any) -> str:
             proposal = Proposal.from_worker(description, probability)
             proposal.id = prefix + proposal.id
             collection.add(proposal)
-            proposal_arrived(proposal.id)
+            return proposal.id
 
-        def finish(result: dict[str, Any]) -> None:
-            collection.finish(result, prefix, self.engine.take)
-            done(result)
-
-        job.on_proposal, job.on_done = keep, finish
+        job.keep = keep
+        job.keep_result = lambda result: collection.finish(result, prefix, self.engine.take)
         self.engine.submit(job)
 
     def proposals_of(self, volume: Any) -> VolumeProposals:

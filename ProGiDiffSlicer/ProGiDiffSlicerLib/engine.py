@@ -30,10 +30,12 @@ class Job:
     """One prompt on one volume, from Propose to the last proposal.
 
     The callbacks are called on the main thread:
+        keep(description, probability): each proposal as soon as it exists; puts it into the scene.
+        keep_result(result): the worker's final result; adds what is only known at the end.
         on_progress(stage, params): stage is "starting", "loading", "reading" or "proposing".
-        on_proposal(description, probability): each proposal as soon as it exists.
+        on_proposal(proposal_id): a proposal has been kept.
         on_message(text): something to tell the user, such as a fall-back to the processor.
-        on_done(result): the worker's result; `result["cancelled"]` when the user stopped it.
+        on_done(result): all is kept; `result["cancelled"]` when the user stopped it.
         on_failed(error)
     """
 
@@ -42,8 +44,10 @@ class Job:
     proposals: int = 5
     quality: str = "standard"
     seed: int = 0
+    keep: Callable[[dict[str, Any], np.ndarray], str] = lambda _description, _probability: ""
+    keep_result: Callable[[dict[str, Any]], None] = lambda _result: None
     on_progress: Callable[[str, dict[str, Any]], None] = lambda _stage, _params: None
-    on_proposal: Callable[[dict[str, Any], np.ndarray], None] = lambda _description, _probability: None
+    on_proposal: Callable[[str], None] = lambda _proposal_id: None
     on_message: Callable[[str], None] = lambda _text: None
     on_done: Callable[[dict[str, Any]], None] = lambda _result: None
     on_failed: Callable[[SegmentationError], None] = lambda _error: None
@@ -187,6 +191,7 @@ class Engine:
                 "seed": job.seed,
             },
         )
+        job.keep_result(result)
         self._finish(job, lambda: job.on_done(result))
 
     def _greet(self) -> Conversation:
@@ -257,6 +262,10 @@ class Engine:
             except SegmentationError as error:
                 fail(error)
                 return
+            except Exception as problem:
+                _LOG.exception("The conversation with the engine broke off")
+                fail(_unforeseen(problem))
+                return
             if self._worker is None:
                 fail(self._last_error)
             else:
@@ -288,9 +297,11 @@ class Engine:
 
     def _pass_on(self, job: Job, description: dict[str, Any]) -> None:
         try:
-            job.on_proposal(description, self.take(description["probability"]))
+            proposal_id = job.keep(description, self.take(description["probability"]))
         except SegmentationError as error:
             job.on_message(str(error))
+            return
+        job.on_proposal(proposal_id)
 
     def _discard(self, description: dict[str, Any]) -> None:
         try:
@@ -324,6 +335,14 @@ class Engine:
             "The segmentation engine did not start in time.", "Run the self-check in Setup.", kind="StartTimeout"
         )
         self._finish(job, lambda: job.on_failed(error))
+
+
+def _unforeseen(problem: Exception) -> SegmentationError:
+    return SegmentationError(
+        f"Something unforeseen happened: {type(problem).__name__}: {problem}.",
+        "Please report it with the text of the Python console.",
+        kind="InternalError",
+    )
 
 
 def volume_of(volume_id: str) -> Any:
