@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from progidiff.errors import DeviceError, ModelError
+from progidiff.errors import DeviceError
 from progidiff.model_list import weights_hash
 from progidiff.pipelines.locate import OrganBox, canonical_mm, crop_around, locate, slice_distance
 from progidiff.pipelines.model_folder import model_folder
-from progidiff.pipelines.progidiff.image_encoder import ImageFeatures
-from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
+from progidiff.pipelines.registry import Features, SegmentationPipeline, load_pipeline
 from progidiff.prompts import Target, organ_table, parse_prompt
 from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise, tidy
 from progidiff.proposals.regions import bounding_region
@@ -42,7 +41,7 @@ class OrganCrop:
     """The window in which one organ is drawn, with its features."""
 
     grid: Grid
-    features: ImageFeatures
+    features: Features
 
 
 @dataclass
@@ -80,7 +79,7 @@ class Segmenter:
         stopwatch: seconds by stage since the last call of `segment`.
     """
 
-    def __init__(self, pipeline: ProGiDiffPipeline, model_id: str, model_hash: str, device: str) -> None:
+    def __init__(self, pipeline: SegmentationPipeline, model_id: str, model_hash: str, device: str) -> None:
         self.pipeline = pipeline.to(device)
         self.pipeline.slices_per_batch = 64 if device == "cpu" else 256
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
@@ -108,14 +107,7 @@ class Segmenter:
         diffusers.logging.disable_progress_bar()
         folder = model_folder(model)
         chosen = choose_device(device)
-        try:
-            pipeline = ProGiDiffPipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"The model in {folder} cannot be loaded ({str(error).splitlines()[0]}).",
-                "Install the model again.",
-            ) from error
-        return cls(pipeline, folder.name, weights_hash(folder), chosen)
+        return cls(load_pipeline(folder), folder.name, weights_hash(folder), chosen)
 
     def reduce_memory(self) -> bool:
         """Halve the number of slices computed at once; False when there is nothing left to halve."""

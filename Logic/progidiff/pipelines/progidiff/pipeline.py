@@ -222,15 +222,13 @@ class ProGiDiffPipeline(DiffusionPipeline):
             ModelError: the network gave numbers that are not finite.
         """
         generator = torch.Generator().manual_seed(seed)
-        slices, _, height, width = features.control.shape
-        shape = (self.unet.config.in_channels, height, width)
-        latents = coherent_noise(slices, shape, slice_mm, generator).to(self.device)
+        latents = self.noise(features, slice_mm, generator)
         self.scheduler.set_timesteps(steps)
         for done, timestep in enumerate(self.scheduler.timesteps, 1):
             if cancelled is not None and cancelled():
                 raise Cancelled("The job was cancelled.")
             velocity = self.predict(latents, timestep, features, text)
-            fresh = coherent_noise(slices, shape, slice_mm, generator).to(self.device)
+            fresh = self.noise(features, slice_mm, generator)
             latents = self.scheduler.step(
                 velocity, timestep, latents, eta=self.config.eta, variance_noise=fresh
             ).prev_sample
@@ -240,6 +238,12 @@ class ProGiDiffPipeline(DiffusionPipeline):
                 "The model computed invalid numbers.", "Try --device cpu, or reinstall the model."
             )
         return latents
+
+    def noise(self, features: ImageFeatures, slice_mm: float, generator: torch.Generator) -> Tensor:
+        """Unit noise (S, C, h, w) for the latents of a stack, coherent along the slices."""
+        slices, _, height, width = features.control.shape
+        shape = (self.unet.config.in_channels, height, width)
+        return coherent_noise(slices, shape, slice_mm, generator).to(self.device)
 
     def predict(self, latents: Tensor, timestep: Tensor, features: ImageFeatures, text: Tensor) -> Tensor:
         """The denoiser's answer for all slices, batch by batch."""

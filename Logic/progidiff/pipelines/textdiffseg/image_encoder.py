@@ -1,0 +1,105 @@
+"""The 3D image encoder: what the denoiser and the border refiner see of the scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from progidiff.pipelines.textdiffseg.blocks import ResidualBlock, channel, enlarge, fold, unfold
+
+CELL = (1, 4, 4)
+"""Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
+
+_STEPS = ((1, 1, 1), (1, 2, 2), (2, 2, 2))  # strides from level to level; the last one repeats
+
+
+@dataclass(frozen=True)
+class VolumeFeatures:
+    """Features of a stack of slices, computed once and shared by all prompts, proposals and steps.
+
+    The encoder gives them as volumes (B, C, D, H, W), the pipeline as stacks (S, C, H, W).
+
+    Attributes:
+        control: z_i in the paper, in-plane resolution H/4, W/4; steers the denoiser.
+        detail: at full resolution, used by the refiner.
+        organs: 1 + organs logits of the auxiliary all-organ head, at full resolution.
+    """
+
+    control: Tensor
+    detail: Tensor
+    organs: Tensor
+
+
+class VolumeEncoder(ModelMixin, ConfigMixin):
+    """3D U-Net at half the in-plane resolution, with three outputs.
+
+    Args:
+        organs: number of organ classes of the auxiliary head, which teaches the features quickly,
+            because every volume carries labels of all organs.
+        channels: features at strides (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16), …
+        control_channels: width of the features for the denoiser.
+        detail_channels: width of the full-resolution features.
+        crop: edge in pixels of the square window in which an organ is drawn.
+        window: slices seen at once; longer stacks are computed in overlapping windows.
+        features: False is the paper's ablation: the denoiser sees the folded grey values instead of
+            learned features, the refiner nothing. The auxiliary head stays.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        organs: int = 13,
+        channels: tuple[int, ...] = (16, 48, 96, 128),
+        control_channels: int = 32,
+        detail_channels: int = 12,
+        crop: int = 80,
+        window: int = 24,
+        features: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(8, channels[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        self.up = nn.ModuleList()
+        previous = channels[0]
+        for level, width in enumerate(channels):
+            self.down.append(ResidualBlock(previous, width, _STEPS[min(level, 2)]))
+            previous = width
+        for shallow, deep in reversed(list(pairwise(channels))):
+            self.up.append(ResidualBlock(deep + shallow, shallow))
+        self.to_detail = nn.Conv3d(channels[0], detail_channels * 4, 1)
+        self.detail = nn.Conv3d(detail_channels + 1, detail_channels, 3, padding=1)
+        self.to_organs = nn.Conv3d(detail_channels, organs + 1, 1)
+        self.to_control = nn.Conv3d(channels[0] * 4 + channels[1] if features else 16, control_channels, 1)
+
+    def forward(self, image: Tensor, pixel_mm: Tensor) -> VolumeFeatures:
+        """Encode a batch of windows.
+
+        Args:
+            image: (B, 1, D, H, W) in [−1, 1], canonical axes (k, j, i); D a multiple of 4, H and W of 16.
+            pixel_mm: (B,) in-plane edge of a voxel, so that the network knows how large things are.
+        """
+        scale = channel((pixel_mm / 1.6).log(), image)
+        x = self.stem(fold(torch.cat([image, scale], 1), (1, 2, 2)))
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+        skips.pop()
+        levels = []
+        for block in self.up:
+            skip = skips.pop()
+            x = block(torch.cat([enlarge(x, skip), skip], 1))
+            levels.append(x)
+        fine, coarse = levels[-1], levels[-2]
+        detail = F.silu(self.detail(torch.cat([unfold(self.to_detail(fine), (1, 2, 2)), image], 1)))
+        organs = self.to_organs(detail)
+        if not self.config.features:
+            return VolumeFeatures(self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs)
+        control = self.to_control(torch.cat([fold(fine, (1, 2, 2)), coarse], 1))
+        return VolumeFeatures(control, detail, organs)
