@@ -10,7 +10,8 @@ import torch
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.progidiff.diffusion import make_scheduler
 from progidiff.pipelines.progidiff.image_encoder import ImageFeatures
-from progidiff.pipelines.progidiff.steering import Knowledge, SteeredSampler
+from progidiff.pipelines.progidiff.noise import coherent_noise
+from progidiff.pipelines.steering import Knowledge, SteeredSampler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,16 +24,16 @@ class BlobPipeline:
     Latents are the pixels themselves, 8×8 of them folded into 64 channels.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, smooth: float = 5.0) -> None:
         self.scheduler = make_scheduler()
         self.config = SimpleNamespace(eta=0.9)
-        self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=CELL * CELL))
         frequency = torch.fft.fftfreq(EDGE)
         radius = frequency[:, None] ** 2 + frequency[None] ** 2
         power = torch.exp(-2 * (torch.pi * smooth) ** 2 * radius) + 1e-6
         self.power = power / power.mean()
+
+    def noise(self, features: ImageFeatures, slice_mm: float, generator: torch.Generator) -> Tensor:
+        return coherent_noise(SLICES, (CELL * CELL, EDGE // CELL, EDGE // CELL), slice_mm, generator)
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         return F.pixel_unshuffle((mask * 2 - 1)[:, None] * 1.2, CELL)
@@ -52,12 +53,12 @@ class BlobPipeline:
         return F.pixel_unshuffle(a.sqrt() * noise - (1 - a).sqrt() * clean, CELL)
 
 
-FEATURES = ImageFeatures(torch.zeros(SLICES, 1, EDGE // CELL, EDGE // CELL), torch.zeros(0), torch.zeros(0))
+FEATURES = ImageFeatures(torch.zeros(0), torch.zeros(0), torch.zeros(0))
 PIPELINE = BlobPipeline()
 
 
 def sampler(strength: float, steps: int = 6, knowledge: Knowledge | None = None) -> SteeredSampler:
-    return SteeredSampler(PIPELINE, FEATURES, torch.zeros(1, 2, 3), 5.0, strength, steps, knowledge)  # type: ignore[arg-type]
+    return SteeredSampler(PIPELINE, FEATURES, torch.zeros(1, 2, 3), 5.0, strength, steps, knowledge)
 
 
 def draw(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from progidiff.pipelines.progidiff.diffusion import make_scheduler
-from progidiff.pipelines.progidiff.sampling import (
+from progidiff.pipelines.sampling import (
     KnownLatents,
     add_noise,
     descend,

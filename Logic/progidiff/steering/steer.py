@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from progidiff.errors import UsageError
-from progidiff.pipelines.progidiff.steering import SteeredSampler
+from progidiff.pipelines.steering import SteeredSampler
 from progidiff.prompts import Target, organ_table
 from progidiff.proposals import Proposal, ProposalSet, Provenance, summarise
 from progidiff.proposals.ranking import require_grid

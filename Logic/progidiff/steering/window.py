@@ -11,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from progidiff.pipelines.locate import OrganBox, canonical_mm, locate
-from progidiff.pipelines.progidiff.steering import Knowledge
+from progidiff.pipelines.steering import Knowledge
 from progidiff.prompts import Organ, Target, organ_table
 from progidiff.proposals import NOWHERE, Region, union_region
 from progidiff.proposals.regions import is_nowhere, mask_on

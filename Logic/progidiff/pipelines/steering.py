@@ -1,18 +1,18 @@
-"""New masks near a given one, or around what is known of them."""
+"""New masks near a given one, or around what is known of them, by any of the models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from progidiff.errors import Cancelled, ModelError
-from progidiff.pipelines.progidiff.image_encoder import ImageFeatures
-from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
-from progidiff.pipelines.progidiff.sampling import KnownLatents, descend, levels_between, step_plan
+from progidiff.pipelines.registry import Features, SegmentationPipeline
+from progidiff.pipelines.sampling import KnownLatents, descend, levels_between, step_plan
 from progidiff.quality import check_strength
 
 RESAMPLINGS = 2
@@ -20,6 +20,7 @@ RESAMPLINGS = 2
 
 _CERTAIN = 0.999  # weight from which a pixel counts as known
 _LEAST_WEIGHT = 0.05  # weight below which a pixel is left to the model
+_NEIGHBOURS = 4  # slices beside a hint that an autoencoder of volumes may need to see
 _OTHER_NOISE = 1_000_003  # a mask must not be varied with the very noise that it was drawn from
 
 
@@ -39,7 +40,7 @@ class Knowledge:
         """`mask` (S, H, W) with the knowledge painted over it."""
         return torch.lerp(mask, self.value.to(mask), self.weight.to(mask))
 
-    def of_slices(self, slices: Tensor) -> Knowledge:
+    def of_slices(self, slices: slice) -> Knowledge:
         """The knowledge of some slices."""
         return Knowledge(self.value[slices], self.weight[slices])
 
@@ -56,13 +57,30 @@ class Knowledge:
         return F.max_pool2d(some, 3, stride=1, padding=1) > _LEAST_WEIGHT
 
 
+class Steerable(Protocol):
+    """What steering asks of a pipeline. Features and text are its own; latents are (S, C, h, w)."""
+
+    scheduler: Any
+    config: Any
+
+    def noise(self, features: Any, slice_mm: float, generator: torch.Generator) -> Tensor: ...
+
+    def predict(self, latents: Tensor, timestep: Tensor, features: Any, text: Any) -> Tensor: ...
+
+    def encode_mask(self, mask: Tensor) -> Tensor: ...
+
+    def decode_mask(self, latents: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor, features: Any, text: Any) -> Tensor: ...
+
+
 class SteeredSampler:
     """Draws masks of one organ on one stack of slices, from a mask and from what is known.
 
     Args:
         pipeline: the model.
         features: of the slices, from `encode_image`.
-        text: (1, tokens, width) from `encode_prompt`.
+        text: from `encode_prompt`.
         slice_mm: distance of slices.
         strength: 0 gives the mask to start from (through the autoencoder), 1 forgets it.
         steps: denoising steps of a whole descent; `strength` takes its share of them.
@@ -74,9 +92,9 @@ class SteeredSampler:
 
     def __init__(
         self,
-        pipeline: ProGiDiffPipeline,
-        features: ImageFeatures,
-        text: Tensor,
+        pipeline: SegmentationPipeline,
+        features: Features,
+        text: Any,
         slice_mm: float,
         strength: float,
         steps: int,
@@ -84,7 +102,7 @@ class SteeredSampler:
     ) -> None:
         check_strength(strength)
         self._pipeline, self._features, self._text, self._slice_mm = pipeline, features, text, slice_mm
-        self._knowledge, self._device = knowledge, pipeline.device
+        self._knowledge = knowledge
         self._levels = levels_between(strength, steps, pipeline.scheduler.config.num_train_timesteps)
         self._resamplings = 1 if knowledge is None else RESAMPLINGS
 
@@ -187,14 +205,12 @@ class SteeredSampler:
         into the picture (compare the hard data consistency of Song et al., ICLR 2024).
         """
         assert self._knowledge is not None
-        slices = hints.flatten(1).any(1).nonzero()[:, 0]
-        picture = self._pipeline.decode_mask(clean[slices])
-        here = Knowledge(
-            self._knowledge.value.to(picture)[slices], self._knowledge.weight.to(picture)[slices]
-        )
-        painted = self._pipeline.encode_mask(here.painted(picture))
+        touched = hints.flatten(1).any(1).nonzero()[:, 0]
+        here = slice(max(0, int(touched[0]) - _NEIGHBOURS), int(touched[-1]) + 1 + _NEIGHBOURS)
+        picture = self._pipeline.decode_mask(clean[here])
+        painted = self._pipeline.encode_mask(self._knowledge.of_slices(here).painted(picture))
         result = clean.clone()
-        result[slices] = torch.where(hints[slices], painted, clean[slices])
+        result[here] = torch.where(hints[here], painted, clean[here])
         return result
 
     def _noise(self, generator: torch.Generator) -> Tensor:
