@@ -11,6 +11,7 @@ from progidiff.resources import resources_folder
 
 EMBEDDED_FOLDER = "progidiff-abdomen-small"
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+_LIBRARIES = {"diffusers", "transformers", "progidiff"}
 _WITHOUT_WEIGHTS = {"tokenizer", "scheduler"}
 
 
@@ -42,13 +43,24 @@ def check_model_folder(folder: Path) -> None:
             f"The model contains pickled weights ({pickles[0].name}), which could run any program.",
             "Use a model that is saved as safetensors.",
         )
+    for name in _parts(index):
+        _check_part(folder / name, name)
+
+
+def _parts(index: Path) -> list[str]:
+    """Names of the parts that model_index.json lists; their classes must come from where ours do."""
     try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+        listed = {name: v for name, v in entries.items() if isinstance(v, list) and v[0] is not None}
+        foreign = [name for name, (library, _) in listed.items() if library.split(".")[0] not in _LIBRARIES]
+    except (OSError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"{index} cannot be read ({error}).", "Install the model again.") from error
-    for name, value in parts.items():
-        if isinstance(value, list) and value[0] is not None:
-            _check_part(folder / name, name)
+    if foreign:
+        raise ModelError(
+            f"The model's {foreign[0]} wants to run code of {listed[foreign[0]][0]!r}.",
+            "Use a model made of the parts of this project.",
+        )
+    return list(listed)
 
 
 def _check_part(part: Path, name: str) -> None:
@@ -74,7 +86,7 @@ def _check_safetensors(file: Path) -> None:
         end = max((t["data_offsets"][1] for n, t in header.items() if n != "__metadata__"), default=0)
         if file.stat().st_size < 8 + length + end:
             raise ValueError("cut off")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"The weights {file.parent.name}/{file.name} are damaged ({error}).", "Install the model again."
         ) from error

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Generator, Tensor
 
 from progidiff.errors import ModelError
@@ -92,9 +93,12 @@ def load_pipeline(folder: Path) -> Any:
                 f"Known are: {', '.join(_PIPELINES)}.",
             )
         pipeline = getattr(importlib.import_module(_PIPELINES[kind]), kind)
-        return pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        loaded = pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        # transformers keeps the precision that weights are stored in; autocast chooses the faster one.
+        return loaded.to(torch.float32)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
+        reason = (str(error) or repr(error)).strip().splitlines()[0]
         raise ModelError(
-            f"The model in {folder} cannot be loaded ({str(error).splitlines()[0]}).",
+            f"The model in {folder} cannot be loaded ({reason}).",
             "Install the model again.",
         ) from error

@@ -80,9 +80,9 @@ def load_base_part(
         return trailing(_first_that_loads(DDIMScheduler, place, [options]))
     if name == "tokenizer":
         return _first_that_loads(CLIPTokenizer, place, [options])
-    options |= {"use_safetensors": True, "dtype" if name == "text_encoder" else "torch_dtype": dtype}
+    options["use_safetensors"] = True
     # Some folders hold weights in half precision alone, under other file names.
-    return _first_that_loads(_CLASSES[name], place, [options, {**options, "variant": "fp16"}])
+    return _first_that_loads(_CLASSES[name], place, [options, {**options, "variant": "fp16"}]).to(dtype)
 
 
 _CLASSES: dict[str, Any] = {
