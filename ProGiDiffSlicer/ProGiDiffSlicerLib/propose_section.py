@@ -114,7 +114,7 @@ class ProposeSection:
         if stage == "proposing" and params:
             ready, wanted = int(params.get("proposal") or 0), int(params.get("proposals") or 0)
             organ = str(params.get("organ") or "").replace("_", " ")
-            text = f"{organ}: {ready} of {wanted} ready{_time_left(params.get('seconds_left'))}"
+            text = f"{organ.capitalize()}: {ready} of {wanted} ready{_time_left(params.get('seconds_left'))}"
         self._show_progress(float(params.get("fraction") or 0.0), text)
 
     def _show_progress(self, fraction: float, text: str) -> None:

@@ -33,7 +33,7 @@ def show_proposals(node: Any, selected: str, ticked: list[str]) -> None:
             display.SetSegmentVisibility(segment_id, segment_id == selected or segment_id in ticked)
             display.SetSegmentVisibility2DFill(segment_id, segment_id == selected)
             display.SetSegmentVisibility2DOutline(segment_id, True)
-            display.SetSegmentOpacity2DFill(segment_id, 0.5)
+            display.SetSegmentOpacity2DFill(segment_id, 0.7)
             display.SetSegmentVisibility3D(segment_id, True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,3 +100,32 @@ def until(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> None:
             raise AssertionError("waited in vain")
         QApplication.processEvents()
         time.sleep(0.003)
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> str:
+    """An interpreter that can run the real engine: PROGIDIFF_PYTHON, or this one; skipped where neither can."""
+    ask = [
+        "-c",
+        "import progidiff.worker.server, importlib.util as u, sys\n"
+        "sys.exit(not all(map(u.find_spec, ('torch', 'scipy', 'rapidfuzz', 'SimpleITK'))))",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Logic")}
+    for python in filter(None, (os.environ.get("PROGIDIFF_PYTHON"), sys.executable)):
+        if subprocess.run([python, *ask], env=environment, capture_output=True, check=False).returncode == 0:
+            return python
+    pytest.skip("no interpreter with the engine's packages; name one in PROGIDIFF_PYTHON")
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(engine_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """image.nrrd and labels.nrrd of a synthetic abdomen: no patient's data are ever shown."""
+    folder = tmp_path_factory.mktemp("phantom")
+    script = (
+        "import sys; from progidiff.training.phantom import make_phantom; from progidiff.volumes import write_volume\n"
+        "image, labels = make_phantom(seed=7)\n"
+        "write_volume(image, sys.argv[1] + '/image.nrrd'); write_volume(labels, sys.argv[1] + '/labels.nrrd')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Logic")}
+    subprocess.run([engine_python, "-c", script, str(folder)], env=environment, check=True)
+    return folder

@@ -46,8 +46,8 @@ class FakeWorker:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fake-worker-"))
         self.volumes: dict[str, np.ndarray] = {}
+        self.voxel_ml: dict[str, float] = {}
         self.cancelled: set[str] = set()
-        self.opened = 0
 
     def hello(self) -> dict:
         if "die-before-hello" in BEHAVIOUR:
@@ -74,7 +74,7 @@ class FakeWorker:
         path = self.folder / array
         self.volumes[volume_id] = np.load(path, allow_pickle=False)
         path.unlink()
-        self.opened += 1
+        self.voxel_ml[volume_id] = abs(float(np.linalg.det(np.array(affine)[:3, :3]))) / 1000
         return {"volume_id": volume_id, "modality": "CT", "seconds": 0.0}
 
     def close_volume(self, volume_id: str) -> dict:
@@ -105,7 +105,7 @@ class FakeWorker:
             for step in range(steps):
                 time.sleep(0.08 if "slow" in BEHAVIOUR else 0.002)
                 if job_id in self.cancelled and "deaf" not in BEHAVIOUR:
-                    return self.summary(base, made, organ)
+                    return self.summary(base, made, organ, self.voxel_ml[volume_id])
                 done = number * steps + step + 1
                 fraction = (at + done / (steps * wanted)) / organs
                 notify("progress", job_id=job_id, organ=organ, step=done, steps=steps * wanted, proposal=number,
@@ -122,7 +122,7 @@ class FakeWorker:
                 sys.stdout.write("this is no JSON\n")
                 sys.stdout.flush()
                 time.sleep(3600)
-        return self.summary(base, made, organ)
+        return self.summary(base, made, organ, self.voxel_ml[volume_id])
 
     def proposal(self, volume_id: str, organ: str, number: int, prompt: str, seed: int) -> dict:
         if "FAKE_LABELS" in os.environ:
@@ -134,13 +134,13 @@ class FakeWorker:
             "proposal_id": f"p{number}-{uuid.uuid4().hex[:6]}", "name": f"{organ} {number + 1}", "organ": organ,
             "organ_name": organ, "label": ORGANS[organ],
             "region": [[int(a), int(b)] for a, b in zip(low, high)], "probability": self.give(probability),
-            "threshold": 0.5, "score": 0.9 - 0.03 * number, "volume_ml": float((probability > 127.5).sum()) / 100,
+            "threshold": 0.5, "score": 0.9 - 0.03 * number, "volume_ml": float((probability > 127.5).sum()) * self.voxel_ml[volume_id],
             "provenance": {"prompt": prompt, "model": "fake", "model_hash": "f" * 64, "seed": seed + number,
                            "steps": 4, "device": "cpu", "adapter": "", "parent": "", "method": "sampled"},
             "_array": probability,
         }  # fmt: skip
 
-    def summary(self, base: dict, made: list[dict], organ: str) -> dict:
+    def summary(self, base: dict, made: list[dict], organ: str, voxel_ml: float) -> dict:
         if not made:
             return {**base, "found": True}
         boxes = np.array([p["region"] for p in made])
@@ -151,7 +151,7 @@ class FakeWorker:
         mean = stack.mean(axis=0)
         consensus = {**made[0], "proposal_id": "consensus-" + uuid.uuid4().hex[:6], "name": f"{organ} consensus",
                      "region": region, "probability": self.give(np.round(mean * 255).astype(np.uint8)),
-                     "score": 0.93, "volume_ml": float((mean > 0.5).sum()) / 100, "threshold": 0.5}  # fmt: skip
+                     "score": 0.93, "volume_ml": float((mean > 0.5).sum()) * voxel_ml, "threshold": 0.5}  # fmt: skip
         agreement = np.round(255 * (1 - 2 * (stack > 0.5).std(axis=0))).astype(np.uint8)
         ids = [p["proposal_id"] for p in made]
         return {
@@ -192,7 +192,7 @@ def from_labels(mask: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
             soft = sum(np.roll(soft, step, axis) for step in range(-width, width + 1)) / (2 * width + 1)
     i, j, k = np.indices(soft.shape)
     wave = np.sin(i / (6 + number) + number) * np.cos(j / (9 - number) + 2 * number) * np.cos(k / 3 + number)
-    return low, np.clip(255 * (0.5 + 1.6 * (soft - 0.5 + 0.14 * wave)), 0, 255).astype(np.uint8)
+    return low, np.clip(255 * (0.5 + 1.6 * (soft - 0.5 + 0.2 * wave + 0.05 * (2 - number))), 0, 255).astype(np.uint8)
 
 
 def main() -> None:

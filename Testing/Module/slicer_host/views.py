@@ -116,3 +116,27 @@ def _grab(window: Any) -> Any:
     image = grabber.GetOutput()
     columns, rows, _one = image.GetDimensions()
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(rows, columns, -1)[::-1, :, :3].copy()
+
+
+def application_picture(panel: Any, slices: dict[str, Any], three_d: Any, path: Path) -> None:
+    """Panel at the left, the four views at the right, as Slicer's standard layout places them."""
+    from PySide6.QtGui import QColor, QImage, QPainter, QPixmap
+
+    bars = {"Red": "#f34a33", "3D": "#8787d4", "Yellow": "#edd54c", "Green": "#6eb04b"}
+    pictures = {"Red": slices["Red"], "3D": three_d, "Green": slices["Green"], "Yellow": slices["Yellow"]}
+    rows, columns = three_d.shape[:2]
+    bar, gap = 16, 3
+    whole = QPixmap(panel.width() + 2 * (columns + gap), max(panel.height(), 2 * (rows + bar + gap)))
+    whole.fill(QColor("#202225"))
+    painter = QPainter(whole)
+    painter.drawPixmap(0, 0, panel)
+    for number, (name, pixels) in enumerate(pictures.items()):
+        x = panel.width() + gap + (number % 2) * (columns + gap)
+        y = (number // 2) * (rows + bar + gap)
+        painter.fillRect(x, y, columns, bar, QColor(bars[name]))
+        painter.drawText(x + 6, y + 12, {"Red": "R", "Yellow": "Y", "Green": "G", "3D": "1"}[name])
+        image = QImage(pixels.tobytes(), columns, rows, 3 * columns, QImage.Format.Format_RGB888)
+        painter.drawImage(x, y + bar, image)
+    painter.end()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.save(str(path))

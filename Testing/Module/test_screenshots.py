@@ -1,0 +1,158 @@
+"""Pictures of the panel and the views on a synthetic abdomen, for the README and for looking at.
+
+They go to a temporary folder, or to the folder named in PROGIDIFF_SCREENSHOTS. The proposals are scripted,
+so that the pictures do not change with the model; PROGIDIFF_REAL_ENGINE=1 takes the real engine's instead.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, open_panel, scripted_launch, until
+
+pytest.importorskip("slicer", reason="needs slicer-core")
+pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
+
+import slicer
+
+_VIEW_SIZE = (470, 436)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return Path(os.environ.get("PROGIDIFF_SCREENSHOTS", tmp_path))
+
+
+@pytest.fixture
+def scan(scene, module, phantom_folder, tmp_path, monkeypatch):
+    from ProGiDiffSlicerLib import sample_data
+
+    labels = sample_data.load(phantom_folder / "labels.nrrd")
+    np.save(tmp_path / "labels.npy", slicer.util.arrayFromVolume(labels).transpose(2, 1, 0))
+    slicer.mrmlScene.RemoveNode(labels)
+    monkeypatch.setenv("FAKE_LABELS", str(tmp_path / "labels.npy"))
+    node = sample_data.load(phantom_folder / "image.nrrd")
+    node.SetName("Synthetic CT")
+    node.GetDisplayNode().AutoWindowLevelOff()
+    node.GetDisplayNode().SetWindowLevel(400, 40)
+    return node
+
+
+def real_launch(engine_python: str):
+    from ProGiDiffSlicerLib.worker import Launch
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Logic")}
+    return Launch(engine_python, ("-m", "progidiff.worker"), environment)
+
+
+@pytest.fixture
+def open_on_scan(host, module, scan, engine_python):
+    from slicer_host.hands import Hands
+
+    real = os.environ.get("PROGIDIFF_REAL_ENGINE") == "1"
+    panel = Hands(open_panel(host, module, (lambda: real_launch(engine_python)) if real else scripted_launch))
+    yield panel
+    host.close_panel(panel.widget)
+
+
+def views():
+    from slicer_host import views as made
+
+    return {name: made.SliceView(name, _VIEW_SIZE) for name in ("Red", "Yellow", "Green")}
+
+
+def select(panel, name: str) -> None:
+    panel.click_row(next(r for r in panel.rows() if r.text(0) == name))
+
+
+def wait_for(panel) -> None:
+    until(lambda: not panel.widget.logic.engine.is_busy(), seconds=120)
+
+
+def picture_of_application(panel, slices, path: Path):
+    from slicer_host import views as made
+
+    drawn = {name: view.picture() for name, view in slices.items()}
+    surfaces = made.ThreeDView(_VIEW_SIZE).picture()
+    made.application_picture(panel.window.grab(), drawn, surfaces, path)
+    return drawn, surfaces
+
+
+def colourful(pixels) -> float:
+    """Share of pixels that are not grey."""
+    return float((np.ptp(pixels.astype(int), axis=2) > 8).mean())
+
+
+@pytest.mark.timeout(180)
+def test_pictures_of_the_way_from_prompt_to_segment(open_on_scan, folder, host):
+    panel = open_on_scan
+    panel.window.resize(480, 910)
+    slices = views()
+    panel.type("promptEdit", "liver, pancreas and spleen", enter=True)
+    until(lambda: panel.rows(), seconds=120)
+    panel.screenshot(folder / "working.png")
+    wait_for(panel)
+    for view in slices.values():
+        view.fit()
+    select(panel, "Proposal 2")
+    panel.click("surfacesButton")
+    panel.window.setFocus()
+    drawn, surfaces = picture_of_application(panel, slices, folder / "overview.png")
+    assert all(colourful(p) > 0.01 for p in drawn.values()) and colourful(surfaces) > 0.1
+    plain = drawn["Red"]
+
+    for name in ("Proposal 1", "Proposal 4"):
+        panel.tick_row(next(r for r in panel.rows() if r.text(0) == name))
+    select(panel, "Proposal 2")
+    drawn, _surfaces = picture_of_application(panel, slices, folder / "compare.png")
+    assert (drawn["Red"] != plain).any()
+
+    panel.click("agreementButton")
+    drawn, _surfaces = picture_of_application(panel, slices, folder / "agreement.png")
+    assert colourful(drawn["Red"]) > 0.02
+    panel.click("agreementButton")
+
+    panel.choose("mergeBox", "Mean probability")
+    panel.click("mergeButton")
+    panel.click("acceptButton")
+    panel.screenshot(folder / "accepted.png")
+    assert panel.status().startswith("Accepted as liver")
+
+
+def test_picture_of_set_up_and_advanced(open_on_scan, folder, behaviour):
+    panel = open_on_scan
+    panel.fold("proposalsSection")
+    panel.fold("setupSection")
+    panel.fold("advancedSection")
+    panel.click("checkButton")
+    until(lambda: "PyTorch" in panel.it("setupLabel").text(), seconds=60)
+    if panel.it("setupSection")._collapsed:
+        panel.fold("setupSection")
+    panel.window.resize(480, 620)
+    panel.screenshot(folder / "setup.png")
+    assert "●" in panel.it("setupLabel").text()
+
+
+def test_nothing_on_the_panel_is_cut_off(open_on_scan):
+    """Every button and label has the room its text needs, in a narrow panel too."""
+    from PySide6.QtWidgets import QLabel, QPushButton, QToolButton
+
+    panel = open_on_scan
+    panel.type("promptEdit", "liver and gallbladder", enter=True)
+    wait_for(panel)
+    for section in ("setupSection", "advancedSection"):
+        panel.fold(section)
+    for width in (360, 480, 700):
+        panel.window.resize(width, 1500)
+        panel.reveal(panel.it("promptEdit"))
+        for kind in (QPushButton, QToolButton, QLabel):
+            for widget in panel.window.findChildren(kind):
+                if widget.isVisible() and widget.objectName() and widget.text():
+                    needed = widget.minimumSizeHint()
+                    assert widget.width() >= min(needed.width(), 340) - 1, (width, widget.objectName())
+                    assert widget.height() >= needed.height() - 1, (width, widget.objectName())
+        area = panel.window.centralWidget()
+        assert area.horizontalScrollBar().maximum() == 0, f"the panel does not fit into {width} pixels"
