@@ -73,3 +73,8 @@ def turned_volume(order: tuple[int, int, int], flips: tuple[int, int, int], tilt
 @functools.cache
 def prepared(order: tuple[int, int, int], flips: tuple[int, int, int], tilt: float = 0.0) -> PreparedVolume:
     return tiny_segmenter().prepare(turned_volume(order, flips, tilt))
+
+
+def load(model: str, device: str) -> Segmenter:
+    """For PROGIDIFF_SEGMENTER: the worker and the command line with the tiny model."""
+    return tiny_segmenter()

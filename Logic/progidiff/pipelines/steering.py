@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,23 +55,6 @@ class Knowledge:
         """
         some = F.max_pool2d(self.weight[:, None], edge)
         return F.max_pool2d(some, 3, stride=1, padding=1) > _LEAST_WEIGHT
-
-
-class Steerable(Protocol):
-    """What steering asks of a pipeline. Features and text are its own; latents are (S, C, h, w)."""
-
-    scheduler: Any
-    config: Any
-
-    def noise(self, features: Any, slice_mm: float, generator: torch.Generator) -> Tensor: ...
-
-    def predict(self, latents: Tensor, timestep: Tensor, features: Any, text: Any) -> Tensor: ...
-
-    def encode_mask(self, mask: Tensor) -> Tensor: ...
-
-    def decode_mask(self, latents: Tensor) -> Tensor: ...
-
-    def decode(self, latents: Tensor, features: Any, text: Any) -> Tensor: ...
 
 
 class SteeredSampler:

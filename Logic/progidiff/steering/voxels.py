@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from progidiff.errors import UsageError
 from progidiff.proposals.proposal import Region
-from progidiff.proposals.regions import NOWHERE, bounding_region, common_region, is_nowhere, recrop, shape_of
+from progidiff.proposals.regions import (
+    NOWHERE,
+    bounding_region,
+    common_region,
+    is_nowhere,
+    recrop,
+    shape_of,
+    union_region,
+)
 from progidiff.volumes.volume import Grid
 
 
@@ -120,6 +128,11 @@ class Voxels:
         if not inside.any():
             _not_empty(NOWHERE)
         return cls.of_mask(inside, region)
+
+    def joined(self, other: Voxels) -> Voxels:
+        """The voxels of both sets."""
+        region = union_region([self.region, other.region])
+        return NOTHING if is_nowhere(region) else Voxels(region, self.on(region) | other.on(region))
 
     @property
     def count(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progidiff.errors import Cancelled
-from progidiff.prompts import Target, parse_prompt
+from progidiff.prompts import Target, organ_table, parse_prompt
 from progidiff.proposals import Proposal, ProposalSet, summarise
 from progidiff.quality import check_numbers, steps_for
 from progidiff.worker import wire
@@ -19,7 +19,7 @@ from progidiff.worker.session import Session
 
 @dataclass(frozen=True)
 class Order:
-    """The parameters of one `segment` request."""
+    """The parameters that every request for proposals has."""
 
     job_id: str
     volume_id: str
@@ -108,7 +108,7 @@ class SegmentJob(ProposalJob):
 
     def __init__(self, session: Session, order: Order) -> None:
         check_numbers(order.proposals, order.steps)
-        super().__init__(session, order.job_id, parse_prompt(order.prompt), order.proposals)
+        super().__init__(session, order.job_id, _targets(session, order.prompt), order.proposals)
         self._order = order
 
     def draw(self, target: Target, listener: Listener) -> ProposalSet:
@@ -187,3 +187,12 @@ class _OrganRun:
 
 def _new_id(target: Target) -> str:
     return f"{target.organ}-{uuid.uuid4().hex[:12]}"
+
+
+def _targets(session: Session, prompt: str) -> list[Target]:
+    """What is asked for. Only where a finding is, the model is needed to say whether it knows it."""
+    table = organ_table()
+    targets = parse_prompt(prompt, table.finding_ids)
+    if any(table.by_id(target.organ).within for target in targets):
+        return parse_prompt(prompt, session.segmenter().findings)
+    return targets
