@@ -75,6 +75,7 @@ class Segmenter:
         model_id: the model folder's name, `model_hash` the SHA-256 of its weights.
         device: where it runs, "cpu" or "cuda:0".
         default_steps: denoising steps of the standard quality.
+        findings: ids of the findings, such as "liver_tumor", that the model knows besides the organs.
         adapter: id of the active adapter, or "".
         stopwatch: seconds by stage since the last call of `segment`.
     """
@@ -84,6 +85,7 @@ class Segmenter:
         self.pipeline.slices_per_batch = 64 if device == "cpu" else 256
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
+        self.findings = tuple(pipeline.config.get("findings", ()))
         self.adapter = ""
         self.adapter_tensors: dict[str, torch.Tensor] = {}  # the active adapter's low-rank matrices
         self._own_weights: dict[str, torch.Tensor] = {}  # of the layers that it has changed
@@ -295,7 +297,7 @@ class Segmenter:
             PromptError, VolumeError, UsageError, Cancelled: see `propose` and `prepare`.
         """
         self.stopwatch = Stopwatch()
-        targets = parse_prompt(prompt)
+        targets = parse_prompt(prompt, self.findings)
         prepared = self.prepare(volume, modality)
         sets = []
         for index, target in enumerate(targets):
@@ -316,8 +318,10 @@ class Segmenter:
         if prepared.adapter != self.adapter:
             prepared.coarse = self._find_organs(prepared.normalised, prepared.coarse_grid)
             prepared.crops, prepared.adapter = {}, self.adapter
-        if target.organ not in prepared.crops:
-            organ = organ_table().by_id(target.organ)
+        organ = organ_table().by_id(target.organ)
+        if organ.within:  # a finding is looked for in the window of its organ
+            organ = organ_table().by_id(organ.within)
+        if organ.id not in prepared.crops:
             box = locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
             crop = None
             for _ in range(2):
@@ -327,8 +331,8 @@ class Segmenter:
                 if previous is not None and np.allclose(previous.grid.affine, crop.grid.affine):
                     break
                 box = self._box_seen(crop, organ.label) or box
-            prepared.crops[target.organ] = crop
-        return prepared.crops[target.organ]
+            prepared.crops[organ.id] = crop
+        return prepared.crops[organ.id]
 
     def crop_at(self, prepared: PreparedVolume, box: OrganBox) -> OrganCrop:
         """The window around a box, with the features of what it shows."""
@@ -444,7 +448,7 @@ def segment(
     from progidiff.proposals import write_results
     from progidiff.volumes import read_volume
 
-    parse_prompt(prompt)
+    parse_prompt(prompt, organ_table().finding_ids)
     volume = input if isinstance(input, Volume) else read_volume(input)
     result = Segmenter.load(model, device).segment(volume, prompt, proposals, steps, seed, modality)
     if output is not None:

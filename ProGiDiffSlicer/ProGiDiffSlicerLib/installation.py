@@ -25,6 +25,7 @@ REQUIREMENTS = (
     "scipy>=1.11",
     "rapidfuzz>=3.0",
     "monai>=1.4",
+    "einops>=0.6",
     "rich>=13",
     "matplotlib>=3.8",
     "pillow>=10",

@@ -38,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks all that can be checked before the model is loaded, then segments and writes."""
-    from progidiff.prompts import parse_prompt
+    from progidiff.prompts import organ_table, parse_prompt
     from progidiff.proposals import write_results
     from progidiff.segmenter_factory import load_segmenter
     from progidiff.volumes import read_volume
 
     check_numbers(options.proposals, options.steps)
-    parse_prompt(options.prompt)
+    parse_prompt(options.prompt, organ_table().finding_ids)
     check_output(options.output)
     volume = read_volume(options.input)
     if options.modality != "auto":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 from progidiff.prompts.target import Side
 from progidiff.resources import resources_folder
 
+FINDING_WORDS = """
+    tumor tumour tumors tumours lesion lesions mass masses cancer carcinoma metastasis metastases neoplasm
+"""
 _LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o"})
 
 
@@ -54,6 +57,7 @@ class Organ:
         dataset_labels: names that only the label lists of public data sets use, such as `"postcava"`.
         typical_extent_mm: rough size in an adult, left-right, front-back and head-foot.
         small: whether it is lost at coarse resolution.
+        within: of a finding, such as a tumour, the id of the organ it lies in; None for an organ.
     """
 
     id: str
@@ -69,6 +73,7 @@ class Organ:
     dataset_labels: tuple[str, ...]
     typical_extent_mm: tuple[float, float, float]
     small: bool
+    within: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,10 +106,14 @@ class Group:
 
 @dataclass(frozen=True)
 class OrganTable:
-    """The organs in the order of their labels, and the names they share."""
+    """The organs in the order of their labels, the names they share, and what may be found in them.
+
+    Going through the table gives the organs. Findings are asked for by id; only some models know them.
+    """
 
     organs: tuple[Organ, ...]
     groups: tuple[Group, ...]
+    findings: tuple[Organ, ...] = ()
     _organ_by_key: Mapping[str, Organ] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -119,20 +128,25 @@ class OrganTable:
     def __len__(self) -> int:
         return len(self.organs)
 
+    @property
+    def finding_ids(self) -> tuple[str, ...]:
+        """The ids of all findings."""
+        return tuple(finding.id for finding in self.findings)
+
     def by_id(self, organ_id: str) -> Organ:
-        """The organ with this id.
+        """The organ, or finding, with this id.
 
         Raises:
             KeyError: there is none.
         """
-        for organ in self.organs:
+        for organ in (*self.organs, *self.findings):
             if organ.id == organ_id:
                 return organ
         raise KeyError(f"no organ has the id {organ_id!r}")
 
     def by_label(self, label: int) -> Organ | None:
-        """The organ with this value in label maps, or None."""
-        return next((organ for organ in self.organs if organ.label == label), None)
+        """The organ, or finding, with this value in label maps, or None."""
+        return next((organ for organ in (*self.organs, *self.findings) if organ.label == label), None)
 
     def by_name(self, name: str) -> Organ | None:
         """The organ with this name in any language or data set, or None.
@@ -170,7 +184,10 @@ def read_organ_table(path: Path) -> OrganTable:
     """Reads an organ table from its JSON file."""
     content = json.loads(path.read_text(encoding="utf-8"))
     organs = sorted((_organ(entry) for entry in content["organs"]), key=lambda organ: organ.label)
-    return OrganTable(tuple(organs), tuple(_group(entry) for entry in content["groups"]))
+    groups = tuple(_group(entry) for entry in content["groups"])
+    by_id = {organ.id: organ for organ in organs}
+    findings = (_finding(entry, by_id[entry["within"]], groups) for entry in content.get("findings", ()))
+    return OrganTable(tuple(organs), groups, tuple(findings))
 
 
 def _organ(entry: dict[str, Any]) -> Organ:
@@ -191,6 +208,44 @@ def _organ(entry: dict[str, Any]) -> Organ:
         typical_extent_mm=tuple(entry["typical_extent_mm"]),
         small=entry["small"],
     )
+
+
+def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> Organ:
+    """A finding has the side and the size of its organ; its English names are made from the organ's."""
+    codes = entry["snomed"]
+    english = finding_names([*organ.synonyms["en"], *organ.adjectives])
+    shared = [name for g in groups if organ.id in g.organs and len(g.organs) == 2 for name in _english(g)]
+    return Organ(
+        id=entry["id"],
+        name=entry["name"],
+        side=organ.side,
+        label=entry["label"],
+        color=tuple(entry["color"]),
+        snomed=Snomed(
+            Code(*codes["category"]),
+            Code(*codes["type"]),
+            Code(*codes["modifier"]) if codes["modifier"] else None,
+        ),
+        synonyms={"en": (*english, *finding_names(shared)), **_names_by_language(entry["synonyms"])},
+        adjectives=(),
+        abbreviations=(),
+        with_article={},
+        dataset_labels=(),
+        typical_extent_mm=organ.typical_extent_mm,
+        small=True,
+        within=organ.id,
+    )
+
+
+def finding_names(organ_names: Iterable[str]) -> list[str]:
+    """ "liver tumor", "lesion in the liver" and so on, for all English names of an organ."""
+    patterns = ("{o} {f}", "{f} of the {o}", "{f} in the {o}", "{f} in {o}", "{f} of {o}")
+    words = FINDING_WORDS.split()
+    return [pattern.format(o=o, f=f) for o in organ_names for f in words for pattern in patterns]
+
+
+def _english(group: Group) -> list[str]:
+    return [*group.synonyms["en"], *group.adjectives]
 
 
 def _group(entry: dict[str, Any]) -> Group:

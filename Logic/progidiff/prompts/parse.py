@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -31,17 +31,22 @@ class _Mention:
     excluded: bool
 
 
-def parse_prompt(prompt: str) -> list[Target]:
+def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
     """The organs that a prompt asks for, in the order of asking; of a pair, the right one first.
 
     Understands lists, sides, exceptions ("everything except the liver") and small typing errors in
     English, German, French, Spanish and Latin.
 
+    Args:
+        prompt: what was typed.
+        findings: ids of the findings that may be asked for as well, such as "liver_tumor"; a model says
+            which ones it knows.
+
     Raises:
         PromptError: the prompt is empty or too long, names no structure, or one that is not known.
     """
     prompt = _checked(prompt)
-    tokens = recognise(prompt)
+    tokens = recognise(prompt, findings)
     unknown = list(dict.fromkeys(_unknown_words(prompt, tokens)))
     if unknown:
         raise _unknown_error(unknown, tokens)

@@ -7,7 +7,7 @@ that no word of another meaning is ever taken for an organ.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -77,8 +77,14 @@ class _Piece:
     key: str
 
 
-def recognise(prompt: str) -> list[Token]:
-    """The tokens of a prompt, in order."""
+def recognise(prompt: str, findings: Collection[str] = ()) -> list[Token]:
+    """The tokens of a prompt, in order.
+
+    Args:
+        prompt: what was typed.
+        findings: ids of findings, such as "liver_tumor", whose names count as those of organs.
+    """
+    names = _finding_names(frozenset(findings))
     pieces = [
         _Piece(match.lastgroup or "", match.start(), match.end(), name_key(match.group()))
         for match in _PIECES.finditer(prompt)
@@ -86,7 +92,7 @@ def recognise(prompt: str) -> list[Token]:
     tokens = []
     at = 0
     while at < len(pieces):
-        length, entry = _longest_meaning(pieces, at)
+        length, entry = _longest_meaning(pieces, at, names)
         first, last = pieces[at], pieces[at + length - 1]
         key = "".join(piece.key for piece in pieces[at : at + length])
         tokens.append(Token(entry, first.start, last.stop, key))
@@ -94,7 +100,7 @@ def recognise(prompt: str) -> list[Token]:
     return [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
 
 
-def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
+def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry]) -> tuple[int, Entry]:
     """How many pieces from `at` on belong together, and what they mean."""
     by_group: dict[str, Kind] = {"elision": "filler", "also": "and", "break": "break"}
     if pieces[at].group in by_group:
@@ -105,7 +111,8 @@ def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
             break
         words.append(piece.key)
     for length in range(len(words), 0, -1):
-        entry = _exact(words[:length]) or _misspelt(tuple(words[:length]))
+        found = findings.get("".join(words[:length]))
+        entry = found or _exact(words[:length]) or _misspelt(tuple(words[:length]))
         if entry:
             return length, entry
     return 1, Entry("filler" if _says_nothing(words[0]) else "unknown")
@@ -254,6 +261,17 @@ def _words() -> Iterator[tuple[str, Entry]]:
     ]
     for kind, names in phrases:
         yield from ((name, Entry(kind)) for name in names)
+
+
+@lru_cache(maxsize=8)
+def _finding_names(findings: frozenset[str]) -> dict[str, Entry]:
+    """Names of findings by key; "kidney tumor" is one of either side."""
+    owners: dict[str, list[str]] = {}
+    for finding in organ_table().findings:
+        for name in finding.names if finding.id in findings else ():
+            for key in name_keys(name):
+                owners.setdefault(key, []).append(finding.id)
+    return {key: Entry("organs", tuple(dict.fromkeys(ids))) for key, ids in owners.items()}
 
 
 @lru_cache(maxsize=1)
