@@ -63,10 +63,18 @@ def attached(
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 inject_adapter_in_model(config, network, adapter_name=_NAME)
+            _dilate(network)
         yield targets
     finally:
         for part in PARTS:
             _unwrap(getattr(pipeline, part))
+
+
+def _dilate(network: nn.Module) -> None:
+    """Dilated convolutions get dilated low-rank ones; peft 0.21 leaves that out, and the sizes differ then."""
+    for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer) and isinstance(layer.get_base_layer(), nn.Conv2d | nn.Conv3d):
+            layer.lora_A[_NAME].dilation = layer.get_base_layer().dilation
 
 
 def _unwrap(network: nn.Module) -> None:

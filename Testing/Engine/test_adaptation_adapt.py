@@ -1,0 +1,189 @@
+"""From cases to adapter: the whole way on a tiny model, with its verdicts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adaptation_samples import SETTINGS, library, tiny_segmenter
+from progidiff.adaptation import adapt as adapt_file
+from progidiff.adaptation import outcome
+from progidiff.adaptation.adapt import adapt
+from progidiff.adaptation.before_after import Measured
+from progidiff.adaptation.files import write_json
+from progidiff.adaptation.progress import STAGES, AdaptProgress
+from progidiff.errors import Cancelled, CasesError, OutputError
+from progidiff.training.phantom import make_phantom
+
+_PHANTOM = make_phantom(1, "MR", (48, 48, 12), (7.0, 7.0, 14.0))
+
+
+@pytest.fixture(autouse=True)
+def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapt_file, "make_phantom", lambda *_: _PHANTOM)
+
+
+@pytest.fixture
+def dice(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Dice that the measurements shall give, without and with an adapter."""
+    wanted = {"before": 0.5, "after": 0.8, "phantom_before": 0.9, "phantom_after": 0.9}
+
+    def cases(segmenter: Any, *_: Any) -> Measured:
+        return Measured({"liver": wanted["after" if segmenter.adapter else "before"]}, [])
+
+    def phantom(segmenter: Any, *_: Any) -> Measured:
+        return Measured({"spleen": wanted["phantom_after" if segmenter.adapter else "phantom_before"]}, [])
+
+    monkeypatch.setattr(adapt_file, "measure_cases", cases)
+    monkeypatch.setattr(adapt_file, "measure_phantom", phantom)
+    return wanted
+
+
+def test_the_whole_way_with_nothing_replaced(tmp_path: Path) -> None:
+    segmenter, reports = tiny_segmenter(), []
+    before = {n: p.clone() for n, p in segmenter.pipeline.controlnet.named_parameters()}
+    adapter = adapt(
+        segmenter,
+        library(tmp_path / "cases", 2).cases(),
+        tmp_path / "adapter",
+        name="scanner 3",
+        settings=SETTINGS,
+        on_progress=reports.append,
+    )
+    facts = adapter.facts
+    assert facts["name"] == "scanner 3"
+    assert set(facts["measured"]["organs"]) == {"liver"}
+    assert len(facts["forgetting"]["organs"]) > 3
+    assert [c["id"] for c in facts["cases"]] == [c.id for c in library(tmp_path / "cases", 2).cases()]
+    assert (adapter.folder / "before_after.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (tmp_path / "adapter.training").exists()
+    after = dict(segmenter.pipeline.controlnet.named_parameters())
+    assert all(torch.equal(after[n], p) for n, p in before.items())
+    _check_reports(reports, {"read", "before", "find", "draw", "after", "check"})
+
+
+def _check_reports(reports: list[AdaptProgress], stages: set[str]) -> None:
+    assert stages <= {r.stage for r in reports} <= set(STAGES)
+    fractions = [r.fraction for r in reports]
+    assert fractions == sorted(fractions)
+    assert all(0 <= f <= 1 for f in fractions)
+    assert all(r.seconds_left >= 0 for r in reports)
+
+
+def test_a_better_adapter_goes_on_with_all_cases(tmp_path: Path, dice: dict[str, float]) -> None:
+    segmenter = tiny_segmenter()
+    adapter = adapt(segmenter, library(tmp_path / "cases", 2).cases(), tmp_path / "a", settings=SETTINGS)
+    assert adapter.improved
+    assert "got better" in adapter.facts["verdict"]
+    assert "0.500 before, 0.800 after" in adapter.facts["verdict"]
+    assert "all cases" in adapter.facts["training"]["how"]
+    segmenter.load_adapter(adapter.folder)
+    assert segmenter.adapter == adapter.id
+
+
+def test_one_that_is_not_better_says_so(tmp_path: Path, dice: dict[str, float]) -> None:
+    dice["after"] = 0.505
+    adapter = adapt(
+        tiny_segmenter(), library(tmp_path / "cases", 2).cases(), tmp_path / "a", settings=SETTINGS
+    )
+    assert not adapter.improved
+    assert "did not get better" in adapter.facts["verdict"]
+    assert "draw_all" not in adapter.facts["training"]["kept_steps"]
+    card = (adapter.folder / "README.md").read_text()
+    assert "not activated" in card
+
+
+def test_forgetting_is_told(tmp_path: Path, dice: dict[str, float]) -> None:
+    dice["phantom_after"] = 0.7
+    adapter = adapt(
+        tiny_segmenter(), library(tmp_path / "cases", 2).cases(), tmp_path / "a", settings=SETTINGS
+    )
+    assert "Something was forgotten" in adapter.facts["forgetting"]["how"]
+    assert adapter.facts["forgetting"]["organs"]["spleen"] == {"before": 0.9, "after": 0.7}
+
+
+def test_what_could_not_be_measured_is_not_called_better(tmp_path: Path) -> None:
+    nothing = Measured({}, [])
+    text = outcome.verdict(outcome.Outcome([], "", False, nothing, nothing, nothing, nothing), 0.01)
+    assert "could not be measured" in text
+
+
+def test_a_cancelled_adaptation_continues(
+    tmp_path: Path, dice: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segmenter, cases, stages = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
+    with pytest.raises(Cancelled):
+        adapt(
+            segmenter,
+            cases,
+            tmp_path / "a",
+            settings=SETTINGS,
+            on_progress=lambda r: stages.append(r.stage),
+            cancelled=lambda: "draw" in stages,
+        )
+    assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a.training" / "find" / "rounds.json").is_file()
+    assert not any("lora" in n for n, _ in segmenter.pipeline.controlnet.named_parameters())
+    plan = json.loads((tmp_path / "a.training" / "plan.json").read_text())
+    calls = []
+    monkeypatch.setattr(
+        adapt_file, "measure_cases", lambda s, *_: calls.append(s.adapter) or Measured({"liver": 0.9}, [])
+    )
+    adapter = adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS)
+    assert calls == ["adapter-in-training"]  # "before" was not measured again
+    assert adapter.facts["training"]["steps"] == plan["steps"]
+    assert adapter.facts["measured"]["organs"]["liver"] == {"before": 0.5, "after": 0.9}
+
+
+def test_other_cases_or_settings_start_anew(tmp_path: Path, dice: dict[str, float]) -> None:
+    cases = library(tmp_path / "cases", 2).cases()
+    work = tmp_path / "a.training"
+    work.mkdir()
+    write_json(work / "plan.json", {"digest": "of something else", "seconds_used": 1e6, "steps": {"find": 9}})
+    (work / "before.json").write_text("{}")
+    adapter = adapt(tiny_segmenter(), cases, tmp_path / "a", settings=replace(SETTINGS, seed=3))
+    assert adapter.facts["training"]["minutes"] < 10
+
+
+def test_the_active_adapter_is_put_on_again(tmp_path: Path, dice: dict[str, float]) -> None:
+    segmenter, cases = tiny_segmenter(), library(tmp_path / "cases", 2).cases()
+    first = adapt(segmenter, cases, tmp_path / "first", settings=SETTINGS)
+    segmenter.load_adapter(first.folder)
+    adapt(segmenter, cases, tmp_path / "second", settings=SETTINGS)
+    assert segmenter.adapter == first.id
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_trained(tmp_path: Path) -> None:
+    segmenter = tiny_segmenter()
+    with pytest.raises(CasesError):
+        adapt(segmenter, [], tmp_path / "a")
+    (tmp_path / "there").mkdir()
+    cases = library(tmp_path / "cases", 1).cases()
+    with pytest.raises(OutputError, match="exists"):
+        adapt(segmenter, cases, tmp_path / "there")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        adapt(segmenter, cases, tmp_path / "file" / "a")
+
+
+def test_a_full_disk_in_the_middle_of_training_loses_no_case(
+    tmp_path: Path, dice: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from progidiff.adaptation import fitting
+
+    cases = library(tmp_path / "cases", 2)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fitting, "save_file", full)
+    segmenter = tiny_segmenter()
+    with pytest.raises(OutputError, match="No space left"):
+        adapt(segmenter, cases.cases(), tmp_path / "a", settings=SETTINGS)
+    assert len(cases.cases()) == 2
+    assert not (tmp_path / "a").exists()
+    assert segmenter.adapter == ""
