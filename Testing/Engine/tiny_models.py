@@ -70,7 +70,7 @@ def tiny_pipeline(seed: int = 0, *, trained: bool = True) -> ProGiDiffPipeline:
 
 
 def tiny_encoder(slices: int = 3) -> ImageEncoder:
-    return ImageEncoder(slices, 13, (8, 8, 8, 8, 8), CONTROL, DETAIL, TINY.crop)
+    return ImageEncoder(slices, 13, (8, 8, 8, 8), CONTROL, DETAIL, TINY.crop)
 
 
 def tiny_locator() -> OrganLocator:

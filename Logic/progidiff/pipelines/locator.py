@@ -41,6 +41,8 @@ class OrganLocator(ModelMixin, ConfigMixin):
         size = image.shape[2:]
         stride = 2 ** len(self.down)
         padding = [p for n in reversed(size) for p in (0, -n % stride)]
+        if max(size) <= stride:  # a single voxel at the deepest scale could not be normalised
+            padding[1] += stride
         features = nn.functional.pad(image, padding, value=-1.0)
         skips = []
         for block in self.down:
