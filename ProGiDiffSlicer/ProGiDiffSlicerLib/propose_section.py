@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from ProGiDiffSlicerLib import settings, slice_views
 from ProGiDiffSlicerLib.engine import Job
@@ -43,7 +42,9 @@ class ProposeSection:
         self._ui, self._logic, self._on_changed = ui, logic, on_changed
         self._on_setup_problem = on_setup_problem
         self._parameters: Parameters | None = None
-        self._arrived = 0
+        self._arrived: set[str] = set()  # ids: what had to be made again arrives again
+        self._messages: list[str] = []
+        self._device = ""
         self.prompt = PromptLine(ui.promptEdit, ui.historyButton, self.start)
         ui.proposeButton.connect("clicked()", self.start_or_cancel)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
@@ -83,7 +84,7 @@ class ProposeSection:
             return
         self.prompt.remember()
         slice_views.show_volume(volume)
-        self._arrived = 0
+        self._arrived, self._messages, self._device = set(), [], ""
         job = Job(
             volume_id=volume.GetID(),
             prompt=self.prompt.text(),
@@ -92,7 +93,7 @@ class ProposeSection:
             seed=parameters.seed,
             on_progress=self._progress,
             on_proposal=self._proposal,
-            on_message=lambda text: self._say(text),
+            on_message=self._message,
             on_done=self._done,
             on_failed=self._failed,
         )
@@ -111,6 +112,8 @@ class ProposeSection:
 
     def _progress(self, stage: str, params: dict[str, Any]) -> None:
         text = _STAGES[stage]
+        if stage == "proposing" and not params and self._logic.engine.device:
+            self._say(f"Running on {_where(self._logic.engine.device)}.")
         if stage == "proposing" and params:
             ready, wanted = int(params.get("proposal") or 0), int(params.get("proposals") or 0)
             organ = str(params.get("organ") or "").replace("_", " ")
@@ -122,8 +125,17 @@ class ProposeSection:
         self._ui.progressBar.setFormat(text)
 
     def _proposal(self, proposal_id: str) -> None:
-        self._arrived += 1
-        self._on_changed(proposal_id if self._arrived == 1 else "")
+        self._arrived.add(proposal_id)
+        volume = self._ui.volumeSelector.currentNode()
+        proposal = self._logic.proposals_of(volume).get(proposal_id) if volume is not None else None
+        if proposal is not None:  # what it was really made on, after a fall-back too
+            self._device = str(proposal.provenance.get("device", ""))
+        self._on_changed(proposal_id if len(self._arrived) == 1 else "")
+
+    def _message(self, text: str) -> None:
+        if text not in self._messages:
+            self._messages.append(text)
+        self._say(text)
 
     def _done(self, result: dict[str, Any]) -> None:
         self._on_changed("")
@@ -131,19 +143,19 @@ class ProposeSection:
         self.refresh()
 
     def _summary(self, result: dict[str, Any]) -> str:
+        count = _count(len(self._arrived))
         if result.get("cancelled"):
-            return f"Cancelled. {_count(self._arrived)} kept." if self._arrived else "Cancelled."
+            return f"Cancelled. {count} kept." if self._arrived else "Cancelled."
         missing = [s.get("reason") or f"No {s['name']} was found." for s in result["sets"] if not s["found"]]
         seconds = (result.get("seconds") or {}).get("total")
-        device = self._logic.engine.device
-        where = _WHERE.get(device.split(":")[0], device)
-        text = f"{_count(self._arrived)}" + (f" in {np.ceil(seconds):.0f} s" if seconds else "") + f" on {where}."
-        return " ".join([text, *missing])
+        after = f" in {math.ceil(seconds)} s" if seconds else ""
+        device = self._device or self._logic.engine.device
+        return " ".join([f"{count}{after} on {_where(device)}.", *missing, *self._messages])
 
     def _failed(self, error: SegmentationError) -> None:
         if error.details:
             _LOG.error("%s\n%s", error, error.details)
-        kept = f" {_count(self._arrived)} kept." if self._arrived else ""
+        kept = f" {_count(len(self._arrived))} kept." if self._arrived else ""
         self._on_changed("")
         self._say(f"{error}{kept}", problem=True)
         if error.kind in _SETUP_PROBLEMS:
@@ -157,6 +169,10 @@ class ProposeSection:
 
 def _count(proposals: int) -> str:
     return f"{proposals} proposal{'' if proposals == 1 else 's'}"
+
+
+def _where(device: str) -> str:
+    return _WHERE.get(device.split(":")[0], device)
 
 
 def _time_left(seconds: float | None) -> str:

@@ -43,7 +43,7 @@ class SetupSection:
     def _found(self, result: dict[str, Any]) -> None:
         self._ui.checkButton.setEnabled(True)
         lines = [(str(name), str(value), bool(ok)) for name, value, ok in result.get("lines", [])]
-        self._show([("Python", self._logic.engine.greeting.get("python", ""), True), *lines])
+        self._show(lines)
         self._ui.setupSection.collapsed = bool(lines) and all(ok for _name, _value, ok in lines)
 
     def show_problem(self, error: SegmentationError) -> None:

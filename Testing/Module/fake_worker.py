@@ -119,6 +119,7 @@ class FakeWorker:
             if "die-after-first" in BEHAVIOUR:
                 os._exit(9)
             if "broken-json" in BEHAVIOUR and number == 1:
+                time.sleep(0.3)
                 sys.stdout.write("this is no JSON\n")
                 sys.stdout.flush()
                 time.sleep(3600)

@@ -144,10 +144,10 @@ class Signal:
         self._it, self._name = it, name
 
     def connect(self, slot: Any) -> bool:
-        return _connect_by_signature(self._it, _signal_signatures(self._it, self._name)[-1], slot)
+        return _connect_by_signature(self._it, _signal_signatures(self._it, self._name)[0], slot)
 
     def disconnect(self, slot: Any) -> bool:
-        return _disconnect(self._it, _signal_signatures(self._it, self._name)[-1], slot)
+        return _disconnect(self._it, _signal_signatures(self._it, self._name)[0], slot)
 
     def __call__(self, *arguments: Any) -> None:
         getattr(self._it, self._name).emit(*[unwrap(a) for a in arguments])
