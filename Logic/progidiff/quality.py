@@ -7,6 +7,8 @@ from progidiff.errors import UsageError
 QUALITIES = ("draft", "standard", "fine")
 MOST_PROPOSALS = 100
 MOST_STEPS = 1000
+VARY_STRENGTH = 0.5
+CONSTRAIN_STRENGTH = 0.7
 
 
 def steps_for(quality: str, default_steps: int) -> int:

@@ -5,43 +5,16 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
-from progidiff.pipelines.locator import OrganLocator
-from progidiff.pipelines.progidiff.build import TINY, build_text_encoder, build_unet, build_vae
-from progidiff.pipelines.progidiff.control_net import MaskControlNet
-from progidiff.pipelines.progidiff.diffusion import make_scheduler
-from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
-from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
-from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.prompts import Target, parse_prompt
 from progidiff.segmenter import PreparedVolume, Segmenter
-from progidiff.training.tokenizer import train_tokenizer
 from progidiff.volumes import Volume
+from tiny_models import tiny_pipeline
 
 
 @functools.cache
 def tiny_segmenter() -> Segmenter:
     """Random weights, always the same; its masks are nonsense, its promises must hold all the same."""
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(600, 20)
-    unet = build_unet(TINY)
-    channels = (8, 8, 8, 8, 8)
-    pipeline = ProGiDiffPipeline(
-        build_vae(TINY),
-        build_text_encoder(TINY, tokenizer),
-        tokenizer,
-        unet,
-        MaskControlNet.from_generator(unet, 16),
-        ImageEncoder(3, 13, channels, 16, 4, TINY.crop),
-        MaskRefiner(4, TINY.text_width, 4),
-        OrganLocator(13, (16, 16, 16), 8.0),
-        make_scheduler(),
-        default_steps=3,
-    )
-    for part in pipeline.components.values():
-        if isinstance(part, torch.nn.Module):
-            part.eval()
-    return Segmenter(pipeline, "tiny", "0" * 64, "cpu")
+    return Segmenter(tiny_pipeline(), "tiny", "0" * 64, "cpu")
 
 
 def liver() -> Target:
@@ -73,8 +46,3 @@ def turned_volume(order: tuple[int, int, int], flips: tuple[int, int, int], tilt
 @functools.cache
 def prepared(order: tuple[int, int, int], flips: tuple[int, int, int], tilt: float = 0.0) -> PreparedVolume:
     return tiny_segmenter().prepare(turned_volume(order, flips, tilt))
-
-
-def load(model: str, device: str) -> Segmenter:
-    """For PROGIDIFF_SEGMENTER: the worker and the command line with the tiny model."""
-    return tiny_segmenter()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from progidiff.volumes import Volume
 from progidiff.worker.client import RemoteError
 from test_worker_process import AFFINE, Worker
 
@@ -157,15 +158,30 @@ def test_a_parent_must_fit_the_volume(worker: Worker) -> None:
     assert "one of: array" in str(error)
 
 
-def test_the_real_segmenter_steers_through_the_worker() -> None:
-    with Worker(PROGIDIFF_SEGMENTER="steering_samples:load") as tiny:
-        tiny.call("load_model")
+def test_the_real_segmenter_takes_what_the_worker_gives_it() -> None:
+    """In this process, which has imported torch already."""
+    from progidiff.worker.array_store import ArrayStore
+    from progidiff.worker.session import Choice, Session
+    from progidiff.worker.steer_methods import constrain
+    from steering_samples import tiny_segmenter
+
+    notes: list[tuple[str, dict[str, Any]]] = []
+    store = ArrayStore()
+    try:
+        session = Session(lambda *_: tiny_segmenter(), store, lambda *note: notes.append(note), Choice())
         noise = np.random.default_rng(0).normal(40, 30, SHAPE).astype(np.float32)
-        tiny.call("open_volume", volume_id="ct", array=tiny.put(noise), affine=AFFINE, modality="CT")
-        order = {"volume_id": "ct", "organ": "liver", "parent": parent(tiny), "proposals": 1, "steps": 2}
+        session.open_volume("ct", Volume(noise, np.array(AFFINE)), "CT")
+        session.jobs.add("c1")
+        order = {"job_id": "c1", "volume_id": "ct", "organ": "liver", "proposals": 1, "steps": 2}
+        given = {"array": store.write(PARENT), "name": "my liver"}
         marks = {"inside": [{"points": [ras(2, 2, 2)]}], "region": {"slices": [0, 6]}}
-        answer = tiny.call("constrain", job_id="c1", **order, **marks)
-        assert answer["sets"][0]["proposals"]
-        (mask,) = masks(tiny, "c1")
+        answer = constrain(session, **order, parent=given, **marks)
+        (message,) = [params["proposal"] for method, params in notes if method == "proposal"]
+        probability = np.load(store.directory / message["probability"])
+    finally:
+        store.close()
+    assert answer["sets"][0]["proposals"] == [message["proposal_id"]]
+    mask = np.zeros(SHAPE, bool)
+    mask[tuple(slice(*side) for side in message["region"])] = probability > message["threshold"] * 255
     assert mask[2, 2, 2]
     assert np.array_equal(mask[:, :, 7:], PARENT[:, :, 7:] > 0)

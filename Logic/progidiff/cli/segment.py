@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input", type=Path, metavar="INPUT", help="NIfTI, NRRD or MHA file, or a folder with one DICOM series"
     )
     add("--prompt", required=True, metavar="TEXT", help='what to segment, such as "segment both kidneys"')
+    add_drawing_arguments(parser)
+
+
+def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
+    """What all commands that draw proposals have in common."""
+    add = parser.add_argument
     add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     add("--proposals", type=int, default=5, metavar="N", help="how many proposals per organ (default 5)")
     add("--steps", type=int, metavar="N", help="denoising steps per proposal; overrides --quality")
@@ -41,19 +49,24 @@ def run(options: argparse.Namespace) -> int:
     from progidiff.prompts import organ_table, parse_prompt
     from progidiff.proposals import write_results
     from progidiff.segmenter_factory import load_segmenter
-    from progidiff.volumes import read_volume
 
     check_numbers(options.proposals, options.steps)
     parse_prompt(options.prompt, organ_table().finding_ids)
     check_output(options.output)
-    volume = read_volume(options.input)
-    if options.modality != "auto":
-        volume = replace(volume, modality=options.modality)
+    volume = read_input(options)
     segmenter = load_segmenter(options.model, options.device, options.adapter)
     result = _segment_with_bar(segmenter, volume, options)
     write_results(result, options.output)
     print_table(result, options.output)
     return 0
+
+
+def read_input(options: argparse.Namespace) -> Volume:
+    """The image, with the modality the user gave it."""
+    from progidiff.volumes import read_volume
+
+    volume = read_volume(options.input)
+    return volume if options.modality == "auto" else replace(volume, modality=options.modality)
 
 
 def check_output(folder: Path) -> None:
@@ -74,21 +87,28 @@ def check_output(folder: Path) -> None:
 def _segment_with_bar(
     segmenter: Segmenter, volume: Volume, options: argparse.Namespace
 ) -> SegmentationResult:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Looking at the volume", total=None)
+    with drawing_bar() as on_step:
         return segmenter.segment(
             volume,
             options.prompt,
             proposals=options.proposals,
             steps=options.steps or steps_for(options.quality, segmenter.default_steps),
             seed=options.seed,
-            on_step=lambda done, total: bar.update(
-                task, description="Drawing proposals", completed=done, total=total
-            ),
+            on_step=on_step,
+        )
+
+
+@contextmanager
+def drawing_bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr; gives the function that moves it to (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Looking at the volume", total=None)
+        yield lambda done, total: bar.update(
+            task, description="Drawing proposals", completed=done, total=total
         )
 
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from progidiff.proposals import Proposal
 
-VARY_STRENGTH = 0.5
-CONSTRAIN_STRENGTH = 0.7
-
 
 @dataclass(frozen=True)
 class SteerOptions:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from progidiff.errors import UsageError
+from progidiff.errors import PromptError, UsageError
 from progidiff.pipelines.steering import SteeredSampler
 from progidiff.prompts import Target, organ_table
 from progidiff.proposals import Proposal, ProposalSet, Provenance, summarise
 from progidiff.proposals.ranking import require_grid
-from progidiff.quality import check_numbers, check_strength
+from progidiff.quality import CONSTRAIN_STRENGTH, VARY_STRENGTH, check_numbers, check_strength
 from progidiff.segmenter import to_proposal
-from progidiff.steering.options import CONSTRAIN_STRENGTH, VARY_STRENGTH, SteerOptions
+from progidiff.steering.options import SteerOptions
 from progidiff.steering.promises import Promises
 from progidiff.steering.voxels import Voxels
 from progidiff.steering.window import guess_on, knowledge_on, window_for
@@ -100,6 +100,8 @@ class _Steering:
         self._grid = prepared.volume.grid
         check_numbers(self._options.proposals, self._options.steps)
         check_strength(strength)
+        if target.organ in organ_table().finding_ids and target.organ not in segmenter.findings:
+            raise PromptError(f"This model does not know the {target.name}.", "Choose another model.")
         if promises.parent is not None:
             require_grid(promises.parent, self._grid)
         promises.check(self._grid)

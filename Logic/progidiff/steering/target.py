@@ -23,6 +23,7 @@ def steered_target(organ_id: str, prompt: str = "") -> Target:
         organ = organ_table().by_id(organ_id)
     except KeyError as error:
         raise UsageError(f"There is no organ {organ_id!r}.", "Use an id of the organ table.") from error
-    plain = parse_prompt(f"segment the {organ.name}")[0]
-    named = [target for target in parse_prompt(prompt) if target.organ == organ_id] if prompt else []
+    findings = organ_table().finding_ids
+    plain = parse_prompt(f"segment the {organ.name}", findings)[0]
+    named = [t for t in parse_prompt(prompt, findings) if t.organ == organ_id] if prompt else []
     return named[0] if named else replace(plain, phrase=organ.name)

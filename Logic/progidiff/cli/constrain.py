@@ -1,0 +1,66 @@
+"""`progidiff constrain`: proposals that keep to marks inside, outside, and to finished parts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progidiff.cli import steering
+from progidiff.cli.segment import read_input
+from progidiff.quality import CONSTRAIN_STRENGTH
+
+if TYPE_CHECKING:
+    from progidiff.prompts import Target
+    from progidiff.steering import Promises, Voxels
+    from progidiff.volumes.volume import Grid
+
+SUMMARY = "propose masks that keep to marks inside and outside, and to finished parts"
+_POINT = ("R", "A", "S")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mask", type=Path, metavar="FILE", help="label map with the mask to start from")
+    for side in ("inside", "outside"):
+        add(
+            f"--{side}", nargs=3, type=float, action="append", default=[], metavar=_POINT,
+            help=f"a point (mm, RAS) that is {side}; may be repeated",
+        )  # fmt: skip
+        add(f"--{side}-mask", type=Path, metavar="FILE", help=f"label map of voxels that are {side}")
+    add("--fixed", type=Path, metavar="FILE", help="label map of voxels where the mask is finished")
+    steering.add_steering_arguments(parser, CONSTRAIN_STRENGTH)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws proposals that keep every promise exactly."""
+    steering.check_options(options)
+    target = steering.one_target(options.prompt)
+    volume = read_input(options)
+    promises = _promises(options, target, volume.grid)
+    promises.check(volume.grid)
+    return steering.steer_and_write(
+        options,
+        volume,
+        lambda segmenter, prepared, how: segmenter.constrain(
+            prepared, target, promises, options.strength, how
+        ),
+    )
+
+
+def _promises(options: argparse.Namespace, target: Target, grid: Grid) -> Promises:
+    from progidiff.steering import NOTHING, Promises, Voxels
+
+    def marked(points: list[list[float]], path: Path | None) -> Voxels:
+        marks = Voxels.of_points(points, grid)
+        return marks if path is None else marks.joined(Voxels.of_mask(steering.read_mask(path, grid, None)))
+
+    return Promises(
+        inside=marked(options.inside, options.inside_mask),
+        outside=marked(options.outside, options.outside_mask),
+        fixed=NOTHING if options.fixed is None else marked([], options.fixed),
+        region=steering.region_of(options, grid),
+        parent=None
+        if options.mask is None
+        else steering.read_parent(options.mask, target, grid, options.label),
+    )

@@ -1,0 +1,140 @@
+"""What `progidiff vary` and `progidiff constrain` share: masks, marks and regions from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progidiff.cli.segment import (
+    add_drawing_arguments,
+    check_output,
+    drawing_bar,
+    print_table,
+)
+from progidiff.errors import UsageError
+from progidiff.quality import check_numbers, check_strength, steps_for
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from progidiff.prompts import Target
+    from progidiff.proposals import Proposal, ProposalSet
+    from progidiff.segmenter import PreparedVolume, Segmenter
+    from progidiff.steering import SteerOptions, Voxels
+    from progidiff.volumes.volume import Grid, Volume
+
+Steer = Callable[["Segmenter", "PreparedVolume", "SteerOptions"], "ProposalSet"]
+
+
+def add_steering_arguments(parser: argparse.ArgumentParser, strength: float) -> None:
+    """The volume, the organ, how far to go, where, and how to draw."""
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="the image: a file, or a folder with one DICOM series")
+    add("--prompt", required=True, metavar="TEXT", help='the organ, such as "the liver"')
+    add("--label", type=int, metavar="N", help="value of the organ in label maps (default: any but 0)")
+    add(
+        "--strength",
+        type=float,
+        default=strength,
+        metavar="S",
+        help=f"0 stays, 1 forgets (default {strength})",
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--roi", nargs=6, type=float, metavar=("R", "A", "S", "DX", "DY", "DZ"),
+        help="work only in this box: centre and size in mm (RAS)",
+    )  # fmt: skip
+    where.add_argument(
+        "--slices", nargs=2, type=int, metavar=("FIRST", "LAST"), help="work only on these slices, from 0"
+    )
+    add_drawing_arguments(parser)
+
+
+def one_target(prompt: str) -> Target:
+    """The organ to steer.
+
+    Raises:
+        PromptError: none is named.
+        UsageError: several are.
+    """
+    from progidiff.prompts import organ_table, parse_prompt
+
+    targets = parse_prompt(prompt, organ_table().finding_ids)
+    if len(targets) > 1:
+        names = ", ".join(target.name for target in targets)
+        raise UsageError(f"The prompt names several organs ({names}).", "Steer one at a time.")
+    return targets[0]
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Finds what is wrong before anything is read."""
+    check_numbers(options.proposals, options.steps)
+    check_strength(options.strength)
+    check_output(options.output)
+
+
+def read_mask(path: Path, grid: Grid, label: int | None) -> NDArray:
+    """A label map on the volume's grid, (I, J, K) bool.
+
+    Raises:
+        VolumeError: it cannot be read.
+        UsageError: it has none of the organ's voxels in the volume.
+    """
+    import numpy as np
+
+    from progidiff.volumes import read_label, resample
+
+    given = read_label(path)
+    same = given.shape == grid.shape and np.allclose(given.affine, grid.affine, atol=1e-3)
+    array = given.array if same else resample(given, grid, order=0, fill=0).array
+    mask = array != 0 if label is None else array == label
+    if not mask.any():
+        raise UsageError(f"{path.name} marks nothing in the volume.", "Check the file and --label.")
+    return mask
+
+
+def read_parent(path: Path, target: Target, grid: Grid, label: int | None) -> Proposal:
+    """A label map's organ as the mask to start from."""
+    from progidiff.steering import proposal_from_mask
+
+    return proposal_from_mask(read_mask(path, grid, label), target, grid, path.name.split(".")[0])
+
+
+def region_of(options: argparse.Namespace, grid: Grid) -> Voxels | None:
+    """The voxels to work on; None for all."""
+    from progidiff.steering import Voxels
+
+    if options.roi is not None:
+        return Voxels.of_roi(options.roi[:3], options.roi[3:], grid)
+    if options.slices is not None:
+        first, last = options.slices
+        return Voxels.of_slices(first, last, grid)
+    return None
+
+
+def steer_and_write(options: argparse.Namespace, volume: Volume, steer: Steer) -> int:
+    """Loads the model, draws with a progress bar, writes the results and prints their table."""
+    from progidiff.proposals import SegmentationResult, write_results
+    from progidiff.segmenter_factory import load_segmenter
+    from progidiff.steering import SteerOptions
+
+    segmenter = load_segmenter(options.model, options.device, options.adapter)
+    start = time.perf_counter()
+    steps = options.steps or steps_for(options.quality, segmenter.default_steps)
+    with drawing_bar() as on_step:
+        prepared = segmenter.prepare(volume)
+        found = steer(
+            segmenter,
+            prepared,
+            SteerOptions(options.proposals, steps, options.seed, options.prompt, on_step),
+        )
+    seconds = {"total": time.perf_counter() - start}
+    result = SegmentationResult(
+        volume, options.prompt, [found], segmenter.model_id, segmenter.model_hash, segmenter.device, seconds
+    )
+    write_results(result, options.output)
+    print_table(result, options.output)
+    return 0
