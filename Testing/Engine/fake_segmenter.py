@@ -55,6 +55,9 @@ class FakeSegmenter:
     def load_adapter(self, path: os.PathLike[str]) -> None:
         self.adapter = str(path)
 
+    def unload_adapter(self) -> None:
+        self.adapter = ""
+
     def reduce_memory(self) -> bool:
         self.batch //= 2
         return "small_batches" in self.behaviours and self.batch > 1

@@ -10,7 +10,7 @@ import threading
 from typing import Any
 
 from progidiff.errors import ProGiDiffError
-from progidiff.worker import methods, steer_methods  # noqa: F401  (they fill the registry)
+from progidiff.worker import adapt_methods, methods, steer_methods  # noqa: F401  (they fill the registry)
 from progidiff.worker.array_store import ArrayStore
 from progidiff.worker.channel import Channel
 from progidiff.worker.protocol import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from progidiff.errors import UsageError
@@ -65,13 +66,47 @@ class Session:
     # -- model ---------------------------------------------------------------------------------
 
     def load(self, choice: Choice) -> tuple[Segmenter, float]:
-        """Loads a model unless it is there already; returns it and the seconds that took."""
+        """Loads a model unless it is there already; returns it and the seconds that took.
+
+        Where only the adapter differs, the warm model stays and changes its adapter.
+        """
         start = time.monotonic()
-        if self._segmenter is None or choice != self._choice:
+        if self._segmenter is not None and replace(choice, adapter=self._choice.adapter) == self._choice:
+            self._switch_adapter(self._segmenter, choice)
+        elif self._segmenter is None or choice != self._choice:
             self._drop_model()
             self._choice = choice
             self._segmenter = self._load_or_fall_back(choice)
+        assert self._segmenter is not None
         return self._segmenter, time.monotonic() - start
+
+    def _switch_adapter(self, segmenter: Segmenter, choice: Choice) -> None:
+        """Takes effect at once; opened volumes are looked at anew when they are asked for."""
+        if choice == self._choice:
+            return
+        self._choice = replace(choice, adapter="")  # what holds if the new one cannot be loaded
+        segmenter.unload_adapter()
+        if choice.adapter:
+            segmenter.load_adapter(Path(choice.adapter))
+        self._choice = choice
+
+    def use_adapter(self, path: str) -> tuple[Segmenter, float]:
+        """Puts the adapter in a folder on the present model, or takes it off ("").
+
+        Raises:
+            AdapterError: it is not one, or belongs to another model; no adapter is active then.
+        """
+        return self.load(replace(self._choice, adapter=path))
+
+    @property
+    def adapter_path(self) -> str:
+        """Folder of the active adapter, or ""."""
+        return self._choice.adapter
+
+    @property
+    def model_hash(self) -> str:
+        """Of the loaded model; "" as long as none is loaded."""
+        return self._segmenter.model_hash if self._segmenter is not None else ""
 
     def segmenter(self) -> Segmenter:
         return self.load(self._choice)[0]
@@ -105,15 +140,23 @@ class Session:
     def close_volume(self, volume_id: str) -> None:
         self._volumes.pop(volume_id, None)
 
-    def prepared(self, volume_id: str) -> PreparedVolume:
-        """The features of an opened volume, computed again if the model has changed since.
+    def opened(self, volume_id: str) -> OpenVolume:
+        """A volume as it was opened.
 
         Raises:
             UsageError: no volume is open under this id.
         """
         if volume_id not in self._volumes:
             raise UsageError(f"The volume {volume_id!r} is not open.", "Open it again and repeat the prompt.")
-        opened = self._volumes[volume_id]
+        return self._volumes[volume_id]
+
+    def prepared(self, volume_id: str) -> PreparedVolume:
+        """The features of an opened volume, computed again if the model has changed since.
+
+        Raises:
+            UsageError: no volume is open under this id.
+        """
+        opened = self.opened(volume_id)
         if opened.prepared is None:
             opened.prepared = self.sparing_memory(
                 lambda: self.segmenter().prepare(opened.volume, modality=opened.modality)
