@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from adaptation_samples import library, scan
 from progidiff.adaptation.case_library import CaseLibrary, StoredCase
-from progidiff.adaptation.teaching import Packed, Part, coarse_pieces, slices_text, split, whole
+from progidiff.adaptation.slices import slices_text
+from progidiff.adaptation.teaching import Packed, Part, coarse_pieces, split, whole
 from progidiff.errors import CasesError
 from progidiff.training.slice_data import OrganSlices
 from progidiff.volumes.volume import Volume

@@ -32,13 +32,13 @@ from progidiff.adaptation.files import (
     sync_folder,
     write_json,
 )
+from progidiff.adaptation.slices import Ranges, runs
 from progidiff.errors import CasesError, OutputError, ProGiDiffError
 from progidiff.prompts.organ_table import organ_table
 from progidiff.volumes import check_volume, decide_modality, read_label, read_volume, write_volume
 from progidiff.volumes.volume import Volume
 
 SCHEMA = "progidiff-case-1"
-Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -319,12 +319,6 @@ def _check_ranges(slices: Sequence[Sequence[int]], count: int) -> Ranges:
             )
         flags[first:end] = True
     return runs(flags)
-
-
-def runs(flags: NDArray[np.bool_]) -> Ranges:
-    """The ranges (first, end) in which `flags` (N,) is True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return tuple((int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _write_mask(mask: NDArray, image: Volume, path: Path) -> None:

@@ -71,7 +71,7 @@ def attached(
 
 
 def _dilate(network: nn.Module) -> None:
-    """Dilated convolutions get dilated low-rank ones; peft 0.21 leaves that out, and the sizes differ then."""
+    """Gives dilated convolutions dilated low-rank ones; peft 0.21 leaves that out, and the sizes differ."""
     for layer in network.modules():
         if isinstance(layer, BaseTunerLayer) and isinstance(layer.get_base_layer(), nn.Conv2d | nn.Conv3d):
             layer.lora_A[_NAME].dilation = layer.get_base_layer().dilation

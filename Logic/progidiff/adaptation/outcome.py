@@ -13,10 +13,10 @@ from torch import Tensor
 from progidiff.adaptation.adapter import FACTS, PICTURE, SCHEMA, WEIGHTS, Adapter, file_hash
 from progidiff.adaptation.before_after import Measured, draw_pictures, score_table
 from progidiff.adaptation.card import LICENCE_NOTE, write_card
-from progidiff.adaptation.case_library import StoredCase, runs
+from progidiff.adaptation.case_library import StoredCase
 from progidiff.adaptation.files import new_folder, write_json
 from progidiff.adaptation.settings import AdaptSettings
-from progidiff.adaptation.teaching import slices_text
+from progidiff.adaptation.slices import runs, slices_text
 
 if TYPE_CHECKING:
     from progidiff.segmenter import Segmenter

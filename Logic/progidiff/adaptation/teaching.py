@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.adaptation.case_library import Ranges, StoredCase, runs
+from progidiff.adaptation.case_library import StoredCase
+from progidiff.adaptation.slices import runs
 from progidiff.errors import CasesError
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case, to_canonical_axes
@@ -187,8 +188,3 @@ def _slab(case: PackedCase, first: int, end: int) -> PackedCase:
     label = case.label[first:end]
     label = np.where(np.isin(label, organs), label, 0).astype(np.uint8)
     return replace(case, image=case.image[first:end], label=label, organs=organs, checked=None)
-
-
-def slices_text(ranges: Ranges) -> str:
-    """ "1–40" or "3–7, 12": slices as people count them, from one."""
-    return ", ".join(f"{a + 1}–{b}" if b - a > 1 else f"{b}" for a, b in ranges)

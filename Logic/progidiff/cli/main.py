@@ -20,7 +20,19 @@ from progidiff import __version__
 from progidiff.errors import DeviceError, ProGiDiffError
 from progidiff.out_of_memory import is_out_of_memory
 
-COMMANDS = ("segment", "vary", "constrain", "models", "doctor", "phantom", "evaluate", "train")
+COMMANDS = (
+    "segment",
+    "vary",
+    "constrain",
+    "models",
+    "doctor",
+    "phantom",
+    "evaluate",
+    "train",
+    "cases",
+    "adapt",
+    "adapters",
+)
 
 INTERRUPTED = 130
 """What shells report for a program ended by Ctrl-C."""

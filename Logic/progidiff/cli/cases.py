@@ -1,0 +1,142 @@
+"""`progidiff cases`: the library of corrected cases that `progidiff adapt` learns from."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from progidiff.errors import CasesError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from progidiff.volumes.volume import Volume
+
+SUMMARY = "keep checked masks as cases to adapt to: add, list, remove"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    add = actions.add_parser("add", help="copy an image and its checked mask into a library")
+    add.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder")
+    add.add_argument("mask", type=Path, metavar="MASK", help="label map or binary mask on the image's grid")
+    add.add_argument(
+        "--organ", action="append", required=True, metavar="NAME", help="checked; may be repeated"
+    )
+    add.add_argument("--label", type=int, metavar="N", help="value of the organ in MASK (default: see below)")
+    add.add_argument(
+        "--slices", default="", metavar="RANGES", help='checked, as "12-40,44" from 1 (default all)'
+    )
+    add.add_argument("--modality", choices=("auto", "CT", "MR"), default="auto", help="what the image is")
+    add.add_argument("--by", default="", metavar="WHO", help="who checked it")
+    add.epilog = (
+        "In a MASK with one value, that is the organ; with several, the organ table's numbers are meant "
+        "(those of consensus.nii.gz), unless --label says otherwise."
+    )
+    listing = actions.add_parser("list", help="show what a library holds")
+    remove = actions.add_parser("remove", help="delete a case, or one organ of it")
+    remove.add_argument("case", metavar="CASE", help="id of the case, see `progidiff cases list`")
+    remove.add_argument("--organ", default="", metavar="NAME", help="only this organ")
+    for action in (add, listing, remove):
+        action.add_argument("--cases", required=True, type=Path, metavar="DIR", help="folder of the library")
+        action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    return {"add": _add, "list": _list, "remove": _remove}[options.action](options)
+
+
+def _add(options: argparse.Namespace) -> int:
+    from progidiff.adaptation.case_library import CaseLibrary
+    from progidiff.volumes import read_label, read_volume
+
+    organs = [organ_id(name) for name in options.organ]
+    if options.label is not None and len(organs) > 1:
+        raise UsageError("--label says which value one organ has.", "Add the organs one after the other.")
+    slices = slice_ranges(options.slices)
+    image, mask = read_volume(options.image), read_label(options.mask)
+    if options.modality != "auto":
+        image = replace(image, modality=options.modality)
+    _check_grid(image, mask)
+    for organ in organs:
+        inside = _inside(mask.array, organ, options.label)
+        added = CaseLibrary(options.cases).add(image, inside, organ, slices=slices, by=options.by)
+        print(f"{added.case.id}: {organ} {added.outcome}")
+    return 0
+
+
+def organ_id(name: str) -> str:
+    """Raises UsageError for a name that is not in the organ table."""
+    from progidiff.prompts import organ_table
+
+    organ = organ_table().by_name(name)
+    if organ is None:
+        known = ", ".join(organ.name for organ in organ_table().organs)
+        raise UsageError(f"“{name}” is not an organ of the table.", f"Choose from: {known}.")
+    return organ.id
+
+
+def slice_ranges(text: str) -> list[tuple[int, int]]:
+    """ "12-40,44", as people count slices → (first, end) from zero, end exclusive.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    ranges = []
+    for part in filter(None, text.replace(" ", "").split(",")):
+        first, _, last = part.partition("-")
+        if not first.isdigit() or not (last or first).isdigit() or not 1 <= int(first) <= int(last or first):
+            raise UsageError(f"{part!r} is no range of slices.", 'Write "12-40,44", counted from 1.')
+        ranges.append((int(first) - 1, int(last or first)))
+    return ranges
+
+
+def _check_grid(image: Volume, mask: Volume) -> None:
+    import numpy as np
+
+    if image.shape != mask.shape or not np.allclose(image.affine, mask.affine, atol=0.01):
+        raise CasesError(
+            "The mask does not lie on the grid of the image.", "Save it with the image's geometry."
+        )
+
+
+def _inside(array: NDArray, organ: str, label: int | None) -> NDArray:
+    import numpy as np
+
+    from progidiff.prompts import organ_table
+
+    values = np.unique(array[array != 0])
+    if label is None:
+        label = int(values[0]) if len(values) == 1 else organ_table().by_id(organ).label
+    return array == label
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from progidiff.adaptation.case_library import CaseLibrary
+    from progidiff.adaptation.slices import slices_text
+
+    library = CaseLibrary(options.cases)
+    table = Table("case", "modality", "organ", "checked slices", "date", "by", box=None, pad_edge=False)
+    cases = library.cases()
+    for case in cases:
+        for c in case.organs.values():
+            table.add_row(case.id, case.modality, c.organ, slices_text(c.slices), c.date[:10], c.by)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print(table if cases else f"There are no cases in {options.cases}.")
+    for problem in library.problems():
+        console.print(f"Not usable: {problem}")
+    return 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from progidiff.adaptation.case_library import CaseLibrary
+
+    organ = organ_id(options.organ) if options.organ else ""
+    CaseLibrary(options.cases).remove(options.case, organ)
+    print(f"Removed {organ + ' of ' if organ else ''}{options.case}.")
+    return 0
