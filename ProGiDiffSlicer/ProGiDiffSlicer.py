@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import unittest
 from typing import Any
 
 import qt
@@ -44,9 +45,9 @@ class ProGiDiffSlicer(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The ProGiDiffSlicer contributors"]
         parent.helpText = _(
-            "Type which organ you want, such as <i>segment the pancreas</i>, and choose among several proposals. "
-            "Everything runs on this computer; no image leaves it. Proposals are suggestions for research, "
-            "not a diagnosis."
+            "Type which organ you want, such as <i>segment the pancreas</i>, and choose among several "
+            "proposals. Everything runs on this computer; no image leaves it. Proposals are suggestions for "
+            "research, not a diagnosis."
         )
         parent.acknowledgementText = _("Built on 3D Slicer, PyTorch and diffusers.")
         parent.icon = qt.QIcon(resource("Icons/ProGiDiffSlicer.png"))
@@ -83,17 +84,27 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _make_sections(self) -> None:
         ui, logic = self.ui, self.logic
-        self.edit = EditSection(ui, lambda segment_id: self.proposals.edited(segment_id))
-        self.proposals = ProposalsSection(ui, logic, self.edit.open)
-        self.setup_section = SetupSection(ui, logic, lambda: self.advanced.show())
-        self.propose = ProposeSection(ui, logic, self.proposals.changed, self.setup_section.show_problem)
+        self.proposals = ProposalsSection(ui, logic, self._open_editor)
+        self.edit = EditSection(ui, self.proposals.edited)
         self.advanced = AdvancedSection(ui)
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda: self.proposals.changed())
+        self.setup_section = SetupSection(ui, logic, self.advanced.show)
+        self.propose = ProposeSection(ui, logic, self.proposals.changed, self.setup_section.show_problem)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
         step = self.proposals.list.step
         agreement = ui.agreementButton
         self.shortcuts = Shortcuts(
-            {"N": lambda: step(1), "P": lambda: step(-1), "A": lambda: agreement.setChecked(not agreement.checked)}
+            {
+                "N": lambda: step(1),
+                "P": lambda: step(-1),
+                "A": lambda: agreement.setChecked(not agreement.checked),
+            }
         )
+
+    def _open_editor(self, node: Any, segment_id: str) -> None:
+        self.edit.open(node, segment_id)
+
+    def _volume_chosen(self) -> None:
+        self.proposals.changed()
 
     def enter(self) -> None:
         self._load_parameters()
@@ -150,7 +161,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.proposals.changed()
 
     def _scene_loaded(self, _caller: Any, _event: str) -> None:
-        self.logic.forget()
+        self.logic.look_again()
         self._load_parameters()
         self.proposals.changed()
 
@@ -228,7 +239,9 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
             self._by_volume[volume.GetID()] = VolumeProposals(volume)
         return self._by_volume[volume.GetID()]
 
-    def merge(self, collection: VolumeProposals, ids: list[str], way: str, threshold: float = 0.5) -> Proposal:
+    def merge(
+        self, collection: VolumeProposals, ids: list[str], way: str, threshold: float = 0.5
+    ) -> Proposal:
         """A new proposal from several: "Union", "Intersection", "Majority", "Mean probability", "STAPLE"."""
         merged = collection.merge(ids, way, threshold)
         self.undo.push(f"merging {merged.name}", lambda: collection.remove(merged.id))
@@ -259,8 +272,12 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
             collection.forget()
         return bool(gone or emptied)
 
+    def look_again(self) -> None:
+        """Nodes were loaded: lists the proposals that came with them, and keeps those in memory."""
+        self._by_volume = {i: c for i, c in self._by_volume.items() if c.everything()}
+
     def forget(self) -> None:
-        """The scene is going, or another was loaded: what is in memory no longer belongs to it."""
+        """The scene is going: what is in memory no longer belongs to it."""
         self._by_volume.clear()
         self.undo.clear()
 
@@ -272,9 +289,16 @@ class ProGiDiffSlicerTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
-        for test in (self.test_panel_opens_quickly, self.test_merge_accept_undo, self.test_segment_if_installed):
+        for test in (
+            self.test_panel_opens_quickly,
+            self.test_merge_accept_undo,
+            self.test_segment_if_installed,
+        ):
             self.setUp()
-            test()
+            try:
+                test()
+            except unittest.SkipTest as reason:
+                self.delayDisplay(f"Skipped: {reason}")
 
     def test_panel_opens_quickly(self) -> None:
         started = time.perf_counter()

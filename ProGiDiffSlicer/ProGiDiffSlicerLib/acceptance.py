@@ -47,6 +47,11 @@ def accept(proposal: Proposal, proposals_node: Any, target: Any = None) -> Accep
         raise SegmentationError(f"{proposal.name} is empty.", "Choose another proposal.")
     if target is None:
         target = proposals_scene.new_segmentation(volume, f"Segmentation of {volume.GetName()}")
+    elif target.GetAttribute(proposals_scene.ROLE_ATTRIBUTE):
+        raise SegmentationError(
+            f"{target.GetName()} holds proposals and cannot hold finished segments.",
+            "Choose another target, or a new segmentation.",
+        )
     elif proposals_scene.reference_volume(target) is None:
         proposals_scene.attach_to_volume(target, volume)
     elif target.GetTransformNodeID() != volume.GetTransformNodeID():

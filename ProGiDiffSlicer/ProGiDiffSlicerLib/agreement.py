@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import slicer
 
-_ATTRIBUTE = "ProGiDiff.agreement"
+_ORGAN_ATTRIBUTE = "ProGiDiff.agreement"
+_VOLUME_REFERENCE = "ProGiDiff.volume"  # a reference, which survives saving and loading, unlike an id
 _COLORS = "ProGiDiff agreement"
 _OUTSIDE = -1.0
 # From disputed to agreed; readable over grey, also for the colour-blind.
@@ -17,12 +18,20 @@ _STOPS = ((0.85, 0.25, 0.10), (0.98, 0.68, 0.20), (0.95, 0.95, 0.65), (0.45, 0.7
 def find_map(volume: Any, organ: str) -> Any:
     """The agreement map of one organ on a volume, or None."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if node.GetAttribute(_ATTRIBUTE) == f"{volume.GetID()} {organ}":
+        of_organ = node.GetAttribute(_ORGAN_ATTRIBUTE) == organ
+        if of_organ and node.GetNodeReference(_VOLUME_REFERENCE) is volume:
             return node
     return None
 
 
-def write_map(volume: Any, organ: str, organ_name: str, region: list[list[int]], agreement: np.ndarray, touched: np.ndarray) -> Any:
+def write_map(
+    volume: Any,
+    organ: str,
+    organ_name: str,
+    region: list[list[int]],
+    agreement: np.ndarray,
+    touched: np.ndarray,
+) -> Any:
     """A volume of the proposals' agreement in [0, 1] where any of them says organ, -1 elsewhere.
 
     Args:
@@ -31,10 +40,12 @@ def write_map(volume: Any, organ: str, organ_name: str, region: list[list[int]],
     """
     node = find_map(volume, organ)
     if node is None:
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLScalarVolumeNode", f"Agreement on the {organ_name} in {volume.GetName()}"
-        )
-        node.SetAttribute(_ATTRIBUTE, f"{volume.GetID()} {organ}")
+        node = slicer.vtkMRMLScalarVolumeNode()
+        node.SetName(f"Agreement on the {organ_name} in {volume.GetName()}")
+        node.SetHideFromEditors(True)  # it is no image to segment
+        node = slicer.mrmlScene.AddNode(node)
+        node.SetAttribute(_ORGAN_ATTRIBUTE, organ)
+        node.SetNodeReferenceID(_VOLUME_REFERENCE, volume.GetID())
     values = agreement / np.float32(255) if agreement.dtype == np.uint8 else agreement.astype(np.float32)
     full = np.full(volume.GetImageData().GetDimensions(), _OUTSIDE, np.float32)
     full[tuple(slice(start, stop) for start, stop in region)] = np.where(touched, values, _OUTSIDE)

@@ -73,7 +73,9 @@ class Engine:
         self.model: dict[str, Any] = {}
         self._model_choice: tuple[str, str, str] | None = None
         self._open_volumes: dict[str, str] = {}
-        self._last_error = SegmentationError("The segmentation engine is not running.", "Press Propose again.")
+        self._last_error = SegmentationError(
+            "The segmentation engine is not running.", "Press Propose again."
+        )
         self._patience = self._timer(self._lost_patience)
 
     @staticmethod
@@ -98,11 +100,15 @@ class Engine:
             SegmentationError: another job is running.
         """
         if self.job is not None:
-            raise SegmentationError("The engine is still busy with another prompt.", "Wait for it, or press Cancel.")
+            raise SegmentationError(
+                "The engine is still busy with another prompt.", "Wait for it, or press Cancel."
+            )
         self.job = job
         self._converse(self._segment(job), job)
 
-    def ask(self, method: str, done: Callable[[dict[str, Any]], None], failed: Callable[[SegmentationError], None]) -> None:
+    def ask(
+        self, method: str, done: Callable[[dict[str, Any]], None], failed: Callable[[SegmentationError], None]
+    ) -> None:
         """A single question such as "doctor", starting the worker if needed."""
 
         def conversation() -> Conversation:
@@ -144,7 +150,9 @@ class Engine:
         if job is not None and job.volume_id == volume_id:
             self.cancel()
             error = SegmentationError(
-                "The volume was removed while proposals were being made.", "Choose another volume.", kind="VolumeGone"
+                "The volume was removed while proposals were being made.",
+                "Choose another volume.",
+                kind="VolumeGone",
             )
             self._finish(job, lambda: job.on_failed(error))
         if self._open_volumes.pop(volume_id, None) and self._worker is not None and self._worker.is_running():
@@ -233,7 +241,7 @@ class Engine:
         array = slicer.util.arrayFromVolume(node)
         return {
             "volume_id": node.GetID(),
-            "array": give_array(self.greeting["directory"], np.ascontiguousarray(array.transpose(2, 1, 0))),
+            "array": give_array(self.greeting["directory"], array.transpose(2, 1, 0)),
             "affine": ijk_to_world(node).tolist(),
             "modality": "auto",
             "name": node.GetName(),
@@ -332,7 +340,9 @@ class Engine:
             self._finish(job, lambda: job.on_done({"sets": [], "cancelled": True}))
             return
         error = SegmentationError(
-            "The segmentation engine did not start in time.", "Run the self-check in Setup.", kind="StartTimeout"
+            "The segmentation engine did not start in time.",
+            "Run the self-check in Setup.",
+            kind="StartTimeout",
         )
         self._finish(job, lambda: job.on_failed(error))
 

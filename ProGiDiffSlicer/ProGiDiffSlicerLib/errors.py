@@ -13,7 +13,9 @@ class SegmentationError(Exception):
         details: what the worker wrote before it failed, for the log.
     """
 
-    def __init__(self, message: str, remedy: str = "", kind: str = "SegmentationError", details: str = "") -> None:
+    def __init__(
+        self, message: str, remedy: str = "", kind: str = "SegmentationError", details: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy

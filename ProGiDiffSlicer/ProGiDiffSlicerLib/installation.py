@@ -76,8 +76,8 @@ def _install_torch() -> None:
     except ImportError as problem:
         raise SegmentationError(
             "PyTorch is installed through the PyTorch extension, which is missing.",
-            "Install the PyTorch extension in the Extensions Manager, restart Slicer and press Install again; "
-            "or choose another Python that has torch.",
+            "Install the PyTorch extension in the Extensions Manager, restart Slicer and press Install "
+            "again; or choose another Python that has torch.",
             kind="MissingExtension",
         ) from problem
     logic = PyTorchUtils.PyTorchUtilsLogic()

@@ -42,4 +42,6 @@ def worker_environment(foreign: bool) -> dict[str, str]:
 
 def downloads_folder() -> Path:
     """Where models go that the user asked to download, apart from everything else so they can be removed."""
-    return Path(qt.QStandardPaths.writableLocation(qt.QStandardPaths.GenericCacheLocation)) / "ProGiDiffSlicer"
+    return (
+        Path(qt.QStandardPaths.writableLocation(qt.QStandardPaths.GenericCacheLocation)) / "ProGiDiffSlicer"
+    )

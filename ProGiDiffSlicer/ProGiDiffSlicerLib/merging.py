@@ -89,7 +89,7 @@ def _spread(values: np.ndarray, region: Region, onto: Region) -> np.ndarray:
     """`values` over `region`, laid into the larger box `onto`, zero elsewhere."""
     full = np.zeros([stop - start for start, stop in onto], values.dtype)
     if values.size:
-        full[tuple(slice(r[0] - o[0], r[1] - o[0]) for r, o in zip(region, onto))] = values
+        full[tuple(slice(r[0] - o[0], r[1] - o[0]) for r, o in zip(region, onto, strict=True))] = values
     return full
 
 

@@ -24,7 +24,10 @@ class PromptLine:
     def __init__(self, edit: Any, history_button: Any, on_enter: Callable[[], None]) -> None:
         self._edit = edit
         edit.setPlaceholderText(f"for example: {EXAMPLES[0]}")
-        self._completer = qt.QCompleter(list(prompt_completions()), edit)
+        self._offers = qt.QStringListModel()
+        self._offers.setStringList(prompt_completions())
+        self._completer = qt.QCompleter(edit)
+        self._completer.setModel(self._offers)
         self._completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
         self._completer.setFilterMode(qt.Qt.MatchContains)
         self._completer.setMaxVisibleItems(8)
@@ -48,8 +51,10 @@ class PromptLine:
         beginning = before.group(1) if before else ""
         if beginning != self._offered_for:
             self._offered_for = beginning
-            offers = [beginning + c for c in prompt_completions() if not (beginning and c.startswith("segment"))]
-            self._completer.model().setStringList(offers)
+            offers = [
+                beginning + c for c in prompt_completions() if not (beginning and c.startswith("segment"))
+            ]
+            self._offers.setStringList(offers)
 
     def _fill_history(self) -> None:
         self._menu.clear()

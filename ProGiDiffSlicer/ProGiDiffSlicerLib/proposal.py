@@ -28,6 +28,7 @@ class Proposal:
         probability: uint8, shape of the region, 255 = certain; None after a scene was re-opened.
         threshold: probability in [0, 1] above which a voxel belongs to the mask.
         provenance: prompt, model, seed, steps, device, adapter, parent, method.
+        from_mask: the probability was read back from a mask and is only 0 or 255.
     """
 
     id: str
@@ -42,9 +43,12 @@ class Proposal:
     threshold: float = 0.5
     dice_to_consensus: float | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    from_mask: bool = False
 
     @classmethod
-    def from_worker(cls, description: dict[str, Any], probability: np.ndarray, kind: str = SAMPLED) -> Proposal:
+    def from_worker(
+        cls, description: dict[str, Any], probability: np.ndarray, kind: str = SAMPLED
+    ) -> Proposal:
         """From the worker's PROPOSAL object and the array it named."""
         return cls(
             id=str(description["proposal_id"]),
@@ -68,8 +72,10 @@ class Proposal:
             raise ValueError(f"the probability of {self.name} was not kept")
         return self.probability > self.threshold * 255
 
-    def is_empty(self) -> bool:
-        return self.probability is not None and not bool(self.mask.any())
+    @property
+    def has_probabilities(self) -> bool:
+        """False also where a mask stands for the probability, as after a scene was re-opened."""
+        return self.probability is not None and self.kind != EDITED and not self.from_mask
 
     def write_tags(self, segment: Any) -> None:
         """Everything but the voxels, so that a saved scene lists the proposal again."""

@@ -49,7 +49,9 @@ class ProposalsList:
         head = self._tree.headerItem()
         head.setToolTip(_SCORE, "How much of a careful manual outline this proposal is expected to match")
         head.setToolTip(_VOLUME, "Volume in millilitres")
-        head.setToolTip(_OVERLAP, "Overlap with the consensus of all proposals: the lower, the more it differs")
+        head.setToolTip(
+            _OVERLAP, "Overlap with the consensus of all proposals: the lower, the more it differs"
+        )
         for column in (_SCORE, _VOLUME, _OVERLAP):
             head.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
 
@@ -64,6 +66,7 @@ class ProposalsList:
                 self._add_group(proposals, group, ticked)
         finally:
             self._filling = False
+        self._icons = {key: icon for key, icon in self._icons.items() if key[0] in self._rows}
         if selected in self._rows:
             self.select(selected)
         elif selected:
@@ -135,7 +138,9 @@ class ProposalsList:
         row.setText(_SCORE, f"{100 * proposal.score:.0f} %")
         row.setText(_VOLUME, milliliters(proposal.volume_ml))
         overlap = proposal.dice_to_consensus
-        row.setText(_OVERLAP, "" if proposal.kind == CONSENSUS or overlap is None else f"{100 * overlap:.0f} %")
+        row.setText(
+            _OVERLAP, "" if proposal.kind == CONSENSUS or overlap is None else f"{100 * overlap:.0f} %"
+        )
         row.setToolTip(_NAME, _history(proposal))
         for column in (_SCORE, _VOLUME, _OVERLAP):
             row.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
@@ -197,5 +202,7 @@ def _history(proposal: Proposal) -> str:
     lines = [proposal.name, f"Asked for: {made.get('prompt', '')}"]
     if made.get("method") and made["method"] != "sampled":
         lines.append(f"Made by: {made['method']}")
-    lines.append(f"Model: {made.get('model', '')}, seed {made.get('seed', '')}, {made.get('steps', '')} steps")
+    lines.append(
+        f"Model: {made.get('model', '')}, seed {made.get('seed', '')}, {made.get('steps', '')} steps"
+    )
     return "\n".join(lines)

@@ -87,7 +87,13 @@ class ProposalsSection:
         """Enables what can be pressed."""
         ui, current, proposals = self._ui, self.current, self.proposals
         something = bool(proposals and proposals.everything())
-        for button in (ui.previousButton, ui.nextButton, ui.agreementButton, ui.surfacesButton, ui.clearButton):
+        for button in (
+            ui.previousButton,
+            ui.nextButton,
+            ui.agreementButton,
+            ui.surfacesButton,
+            ui.clearButton,
+        ):
             button.setEnabled(something)
         ui.acceptButton.setEnabled(current is not None)
         ui.editButton.setEnabled(current is not None)
@@ -109,7 +115,9 @@ class ProposalsSection:
     def merge(self) -> None:
         def do() -> None:
             way = self._ui.mergeBox.currentText
-            merged = self._logic.merge(self.proposals, self.list.ticked(), way, self._ui.thresholdSlider.value)
+            merged = self._logic.merge(
+                self.proposals, self.list.ticked(), way, self._ui.thresholdSlider.value
+            )
             self.changed(merged.id)
             self._say(f"Added {merged.name}, {milliliters(merged.volume_ml)}.")
 
@@ -117,7 +125,9 @@ class ProposalsSection:
 
     def accept(self) -> None:
         def do() -> None:
-            accepted = self._logic.accept(self.proposals, self.current.id, self._ui.targetSelector.currentNode())
+            accepted = self._logic.accept(
+                self.proposals, self.current.id, self._ui.targetSelector.currentNode()
+            )
             target = self._logic.node(accepted.node_id)
             self._ui.targetSelector.setCurrentNode(target)
             self._say(f"Accepted as {accepted.name} in {target.GetName()}.")
@@ -181,7 +191,6 @@ def _has_movable_border(proposal: Proposal | None) -> bool:
     """A mean of probabilities has a border to choose, as long as the probabilities are in memory."""
     return (
         proposal is not None
-        and proposal.probability is not None
+        and proposal.has_probabilities
         and proposal.provenance.get("method") == f"merged:{WAYS[MEAN]}"
-        and len({0, 255, *proposal.probability.flat[:: max(1, proposal.probability.size // 5000)].tolist()}) > 2
     )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ProGiDiffSlicerLib import settings, slice_views
+from ProGiDiffSlicerLib import slice_views
 from ProGiDiffSlicerLib.engine import Job
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.parameters import QUALITIES, Parameters
@@ -21,7 +21,7 @@ _STAGES = {
     "proposing": "Making proposals…",
 }
 _SETUP_PROBLEMS = {"MissingPackage", "InterpreterMissing", "StartTimeout"}
-_WHERE = {"cpu": "the processor", "cuda": "the graphics card", "mps": "the graphics card"}
+_WHERE = {"cpu": "the processor", "cuda": "the graphics card"}
 
 
 class ProposeSection:
@@ -65,7 +65,9 @@ class ProposeSection:
         for widget in (ui.volumeSelector, ui.promptEdit, ui.historyButton, ui.proposalsBox, ui.qualityBox):
             widget.setEnabled(not busy)
         if not busy and not ready:
-            missing = "Load a CT or MR first." if volume is None else "Type what to segment, then press Enter."
+            missing = (
+                "Load a CT or MR first." if volume is None else "Type what to segment, then press Enter."
+            )
             ui.proposeButton.setToolTip(missing)
         elif not busy:
             ui.proposeButton.setToolTip("Suggest outlines for what you typed (Enter)")
@@ -172,10 +174,14 @@ def _count(proposals: int) -> str:
 
 
 def _where(device: str) -> str:
-    return _WHERE.get(device.split(":")[0], device)
+    return _WHERE.get(device.split(":", maxsplit=1)[0], device)
 
 
 def _time_left(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return f", about {max(1, round(seconds))} s left" if seconds < 90 else f", about {round(seconds / 60)} min left"
+    return (
+        f", about {max(1, round(seconds))} s left"
+        if seconds < 90
+        else f", about {round(seconds / 60)} min left"
+    )

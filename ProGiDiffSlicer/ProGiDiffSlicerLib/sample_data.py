@@ -27,7 +27,7 @@ write_volume(image, sys.argv[2])
 
 
 def register() -> None:
-    """Adds the synthetic CT and MR to the Sample Data module; they are made on this computer when asked for."""
+    """Adds the synthetic CT and MR to the Sample Data module; they are made here when asked for."""
     import SampleData
 
     for name, modality in _PHANTOMS.items():

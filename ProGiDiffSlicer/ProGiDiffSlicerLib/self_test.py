@@ -1,4 +1,4 @@
-"""What `ProGiDiffSlicerTest` does in a real Slicer; needs nothing but numpy, and the engine if it is there."""
+"""What `ProGiDiffSlicerTest` does in a real Slicer; needs only numpy, and the engine if it is there."""
 
 from __future__ import annotations
 

@@ -6,7 +6,11 @@ import qt
 
 _PREFIX = "ProGiDiffSlicer/"
 _HISTORY_LENGTH = 20
-DEVICES = {"Automatic": "auto", "Graphics card (CUDA)": "cuda", "Apple graphics (MPS)": "mps", "Processor": "cpu"}
+DEVICES = {
+    "Automatic": "auto",
+    "Graphics card (CUDA)": "cuda",
+    "Processor": "cpu",
+}
 
 
 def _read(name: str, default: str = "") -> str:
@@ -37,7 +41,7 @@ def set_device(device: str) -> None:
 
 
 def model() -> str:
-    """"embedded", a model folder, or a hub id."""
+    """ "embedded", a model folder, or a hub id."""
     return _read("Model") or "embedded"
 
 

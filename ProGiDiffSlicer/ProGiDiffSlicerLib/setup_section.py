@@ -53,7 +53,9 @@ class SetupSection:
         self._ui.setupSection.collapsed = False
 
     def install(self) -> None:
-        if not slicer.util.confirmOkCancelDisplay(installation.question(), "Install what ProGiDiffSlicer needs"):
+        if not slicer.util.confirmOkCancelDisplay(
+            installation.question(), "Install what ProGiDiffSlicer needs"
+        ):
             return
         self._logic.engine.stop()
         try:
@@ -73,7 +75,8 @@ class SetupSection:
 
     def remove_downloads(self) -> None:
         if not slicer.util.confirmOkCancelDisplay(
-            "Delete all models that ProGiDiffSlicer has downloaded? The embedded model stays.", "Remove downloads"
+            "Delete all models that ProGiDiffSlicer has downloaded? The embedded model stays.",
+            "Remove downloads",
         ):
             return
         self._logic.engine.stop()

@@ -14,7 +14,9 @@ SIZE = 52
 _MARGIN = 0.25
 
 
-def picture(volume: Any, mask: np.ndarray, region: list[list[int]], color: tuple[float, float, float]) -> np.ndarray:
+def picture(
+    volume: Any, mask: np.ndarray, region: list[list[int]], color: tuple[float, float, float]
+) -> np.ndarray:
     """(SIZE, SIZE, 3) uint8: the grey image around the organ with its mask tinted and outlined.
 
     Args:
@@ -45,7 +47,12 @@ def png(pixels: np.ndarray) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines))
+        + chunk(b"IEND", b"")
+    )
 
 
 def best_point(volume: Any, mask: np.ndarray, region: list[list[int]]) -> tuple[float, float, float] | None:
@@ -81,11 +88,22 @@ def _directions(volume: Any, rows: int, columns: int) -> tuple[bool, int, int]:
     directions = _ijk_directions(volume)
     first_is_left_right = abs(directions[0, rows]) >= abs(directions[0, columns])
     across, down = (rows, columns) if first_is_left_right else (columns, rows)
-    return first_is_left_right, (-1 if directions[0, across] > 0 else 1), (-1 if directions[1, down] > 0 else 1)
+    return (
+        first_is_left_right,
+        (-1 if directions[0, across] > 0 else 1),
+        (-1 if directions[1, down] > 0 else 1),
+    )
 
 
-def _sampling(mask: np.ndarray, offset: tuple[int, int], spacing: np.ndarray, first_across: bool, flip_across: int, flip_down: int) -> np.ndarray:
-    """(2, SIZE, SIZE) indices into the slice: a square in millimetres around the mask, patient's right on the left."""
+def _sampling(
+    mask: np.ndarray,
+    offset: tuple[int, int],
+    spacing: np.ndarray,
+    first_across: bool,
+    flip_across: int,
+    flip_down: int,
+) -> np.ndarray:
+    """(2, SIZE, SIZE) indices into the slice: a square in mm around the mask, patient's right on the left."""
     inside = np.argwhere(mask)
     low, high = inside.min(axis=0), inside.max(axis=0) + 1
     middle = (low + high) / 2 + offset

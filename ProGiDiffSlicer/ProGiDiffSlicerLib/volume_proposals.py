@@ -160,7 +160,7 @@ class VolumeProposals:
         proposal.region = [[int(a.min()), int(a.max()) + 1] if a.size else [0, 0] for a in filled]
         box = tuple(slice(start, stop) for start, stop in proposal.region)
         proposal.probability = np.where(mask[box], 255, 0).astype(np.uint8)
-        proposal.threshold = 0.5
+        proposal.threshold, proposal.from_mask = 0.5, True
 
     def _remember(self, proposal: Proposal) -> None:
         self._group(proposal.organ, proposal.organ_name)
@@ -179,7 +179,9 @@ class VolumeProposals:
             return wanted
         stem, _space, last = wanted.rpartition(" ")
         stem, first = (stem, int(last)) if last.isdigit() else (wanted, 1)
-        return next(n for n in (f"{stem} {i}" for i in range(first + 1, first + len(taken) + 2)) if n not in taken)
+        return next(
+            n for n in (f"{stem} {i}" for i in range(first + 1, first + len(taken) + 2)) if n not in taken
+        )
 
     def _apply_ranking(self, found: dict[str, Any], prefix: str) -> None:
         """Final scores; a streamed proposal that only repeated another one is dropped."""
@@ -190,7 +192,9 @@ class VolumeProposals:
                 proposal.dice_to_consensus = row.get("dice_to_consensus")
                 proposal.write_tags(self.node.GetSegmentation().GetSegment(proposal.id))
         listed = {prefix + str(i) for i in found.get("proposals") or []}
-        streamed = [p for p in self.ordered(found["organ"]) if p.id.startswith(prefix) and p.kind == "sampled"]
+        streamed = [
+            p for p in self.ordered(found["organ"]) if p.id.startswith(prefix) and p.kind == "sampled"
+        ]
         for proposal in streamed if listed else []:
             if proposal.id not in listed:
                 self.remove(proposal.id)
@@ -215,10 +219,12 @@ def _touched(proposals: list[Proposal], region: list[list[int]]) -> np.ndarray:
     """(I, J, K) bool over `region`: inside at least one of the proposals."""
     touched = np.zeros([stop - start for start, stop in region], bool)
     for proposal in proposals:
-        low = [max(p[0], r[0]) for p, r in zip(proposal.region, region)]
-        high = [min(p[1], r[1]) for p, r in zip(proposal.region, region)]
-        if all(b > a for a, b in zip(low, high)):
-            here = tuple(slice(a - r[0], b - r[0]) for a, b, r in zip(low, high, region))
-            there = tuple(slice(a - p[0], b - p[0]) for a, b, p in zip(low, high, proposal.region))
+        low = [max(p[0], r[0]) for p, r in zip(proposal.region, region, strict=True)]
+        high = [min(p[1], r[1]) for p, r in zip(proposal.region, region, strict=True)]
+        if all(b > a for a, b in zip(low, high, strict=True)):
+            here = tuple(slice(a - r[0], b - r[0]) for a, b, r in zip(low, high, region, strict=True))
+            there = tuple(
+                slice(a - p[0], b - p[0]) for a, b, p in zip(low, high, proposal.region, strict=True)
+            )
             touched[here] |= proposal.mask[there]
     return touched

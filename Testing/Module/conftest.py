@@ -26,7 +26,9 @@ _WAIT_SECONDS = 20
 def host(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The stand-in for the Slicer application; its tests are skipped where its packages are missing."""
     pytest.importorskip("slicer", reason="the module tests need slicer-core (see Testing/Module/README.md)")
-    pytest.importorskip("PySide6", reason="the module tests need PySide6-Essentials (see Testing/Module/README.md)")
+    pytest.importorskip(
+        "PySide6", reason="the module tests need PySide6-Essentials (see Testing/Module/README.md)"
+    )
     from slicer_host.application import Host
 
     return Host(tmp_path_factory.mktemp("settings"))
@@ -104,7 +106,7 @@ def until(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> None:
 
 @pytest.fixture(scope="session")
 def engine_python() -> str:
-    """An interpreter that can run the real engine: PROGIDIFF_PYTHON, or this one; skipped where neither can."""
+    """An interpreter that can run the real engine: PROGIDIFF_PYTHON or this one; else a skip."""
     ask = [
         "-c",
         "import progidiff.worker.server, importlib.util as u, sys\n"
@@ -122,7 +124,8 @@ def phantom_folder(engine_python: str, tmp_path_factory: pytest.TempPathFactory)
     """image.nrrd and labels.nrrd of a synthetic abdomen: no patient's data are ever shown."""
     folder = tmp_path_factory.mktemp("phantom")
     script = (
-        "import sys; from progidiff.training.phantom import make_phantom; from progidiff.volumes import write_volume\n"
+        "import sys\nfrom progidiff.training.phantom import make_phantom\n"
+        "from progidiff.volumes import write_volume\n"
         "image, labels = make_phantom(seed=7)\n"
         "write_volume(image, sys.argv[1] + '/image.nrrd'); write_volume(labels, sys.argv[1] + '/labels.nrrd')"
     )

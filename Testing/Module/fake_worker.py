@@ -1,8 +1,9 @@
 """A worker of a few lines for the module tests: speaks the protocol, needs only numpy, can misbehave.
 
-The environment variable FAKE_WORKER chooses the behaviour, as words joined by "+": die-before-hello, no-torch, die-after-first,
-die-while-writing, broken-json, slow, deaf (does not react to cancel), silent (never says hello),
-disk-full (its directory cannot be written), not-found, error.
+The environment variable FAKE_WORKER chooses how, as words joined by "+": die-before-hello, no-torch,
+die-after-first, die-while-writing, broken-json, slow, deaf (does not react to cancel), silent (never says
+hello), disk-full (its directory cannot be written), not-found, error. FAKE_LABELS names a `.npy` with true
+labels; proposals are then variations of them, for pictures.
 """
 
 from __future__ import annotations
@@ -58,17 +59,34 @@ class FakeWorker:
             shutil.rmtree(self.folder)
         torch = "" if "no-torch" in BEHAVIOUR else "2.9.0"
         return {
-            "version": "0", "protocol": 1, "pid": os.getpid(), "directory": str(self.folder),
-            "python": sys.version.split()[0], "torch": torch, "torch_problem": "No module named 'torch'",
-            "device": "cpu", "cuda": False, "cuda_name": "", "vram_gb": None, "models": [],
-        }  # fmt: skip
+            "version": "0",
+            "protocol": 1,
+            "pid": os.getpid(),
+            "directory": str(self.folder),
+            "python": sys.version.split()[0],
+            "torch": torch,
+            "torch_problem": "No module named 'torch'",
+            "device": "cpu",
+            "cuda": False,
+            "cuda_name": "",
+            "vram_gb": None,
+            "models": [],
+        }
 
     def doctor(self) -> dict:
         good = "no-torch" not in BEHAVIOUR
-        return {"lines": [["PyTorch", "2.9.0 (CPU)" if good else "missing", good], ["Model", "embedded", True]]}
+        return {
+            "lines": [["PyTorch", "2.9.0 (CPU)" if good else "missing", good], ["Model", "embedded", True]]
+        }
 
     def load_model(self, model: str, device: str, adapter: str) -> dict:
-        return {"model_id": model, "model_hash": "f" * 64, "device": "cpu", "seconds": 0.0, "default_steps": 4}
+        return {
+            "model_id": model,
+            "model_hash": "f" * 64,
+            "device": "cpu",
+            "seconds": 0.0,
+            "default_steps": 4,
+        }
 
     def open_volume(self, volume_id: str, array: str, affine: list, modality: str, name: str) -> dict:
         path = self.folder / array
@@ -81,7 +99,9 @@ class FakeWorker:
         self.volumes.pop(volume_id, None)
         return {}
 
-    def segment(self, job_id: str, volume_id: str, prompt: str, proposals: int, quality: str, seed: int) -> dict:
+    def segment(
+        self, job_id: str, volume_id: str, prompt: str, proposals: int, quality: str, seed: int
+    ) -> dict:
         if "error" in BEHAVIOUR:
             raise ValueError("PromptError")
         named = [organ for organ in ORGANS if organ in prompt.lower()]
@@ -91,13 +111,33 @@ class FakeWorker:
             if job_id in self.cancelled:
                 break
         return {
-            "job_id": job_id, "sets": sets, "seconds": {"first_proposal": 0.1, "total": 1.2},
+            "job_id": job_id,
+            "sets": sets,
+            "seconds": {"first_proposal": 0.1, "total": 1.2},
             "cancelled": job_id in self.cancelled,
-        }  # fmt: skip
+        }
 
-    def one_organ(self, job_id: str, volume_id: str, organ: str, prompt: str, wanted: int, seed: int, at: int, organs: int) -> dict:
-        base = {"organ": organ, "name": organ, "distinct": 0, "pairwise_dice": [], "consensus": None,
-                "agreement": None, "proposals": [], "ranking": []}  # fmt: skip
+    def one_organ(
+        self,
+        job_id: str,
+        volume_id: str,
+        organ: str,
+        prompt: str,
+        wanted: int,
+        seed: int,
+        at: int,
+        organs: int,
+    ) -> dict:
+        base = {
+            "organ": organ,
+            "name": organ,
+            "distinct": 0,
+            "pairwise_dice": [],
+            "consensus": None,
+            "agreement": None,
+            "proposals": [],
+            "ranking": [],
+        }
         if "not-found" in BEHAVIOUR or organ == "gallbladder":
             return {**base, "found": False, "reason": f"The {organ} is not in the image."}
         made, steps = [], 4
@@ -108,8 +148,17 @@ class FakeWorker:
                     return self.summary(base, made, organ, self.voxel_ml[volume_id])
                 done = number * steps + step + 1
                 fraction = (at + done / (steps * wanted)) / organs
-                notify("progress", job_id=job_id, organ=organ, step=done, steps=steps * wanted, proposal=number,
-                       proposals=wanted, fraction=fraction, seconds_left=3 * (1 - fraction))  # fmt: skip
+                notify(
+                    "progress",
+                    job_id=job_id,
+                    organ=organ,
+                    step=done,
+                    steps=steps * wanted,
+                    proposal=number,
+                    proposals=wanted,
+                    fraction=fraction,
+                    seconds_left=3 * (1 - fraction),
+                )
             made.append(self.proposal(volume_id, organ, number, prompt, seed))
             if "die-while-writing" in BEHAVIOUR and number == 1:
                 sys.stdout.write('{"jsonrpc": "2.0", "method": "proposal", "par')
@@ -131,15 +180,31 @@ class FakeWorker:
         else:
             low, probability = ellipsoid(self.volumes[volume_id].shape, organ, number)
         high = low + probability.shape
+        size = float((probability > 127.5).sum()) * self.voxel_ml[volume_id]
         return {
-            "proposal_id": f"p{number}-{uuid.uuid4().hex[:6]}", "name": f"{organ} {number + 1}", "organ": organ,
-            "organ_name": organ, "label": ORGANS[organ],
-            "region": [[int(a), int(b)] for a, b in zip(low, high)], "probability": self.give(probability),
-            "threshold": 0.5, "score": 0.9 - 0.03 * number, "volume_ml": float((probability > 127.5).sum()) * self.voxel_ml[volume_id],
-            "provenance": {"prompt": prompt, "model": "fake", "model_hash": "f" * 64, "seed": seed + number,
-                           "steps": 4, "device": "cpu", "adapter": "", "parent": "", "method": "sampled"},
+            "proposal_id": f"p{number}-{uuid.uuid4().hex[:6]}",
+            "name": f"{organ} {number + 1}",
+            "organ": organ,
+            "organ_name": organ,
+            "label": ORGANS[organ],
+            "region": [[int(a), int(b)] for a, b in zip(low, high, strict=True)],
+            "probability": self.give(probability),
+            "threshold": 0.5,
+            "score": 0.9 - 0.03 * number,
+            "volume_ml": size,
+            "provenance": {
+                "prompt": prompt,
+                "model": "fake",
+                "model_hash": "f" * 64,
+                "seed": seed + number,
+                "steps": 4,
+                "device": "cpu",
+                "adapter": "",
+                "parent": "",
+                "method": "sampled",
+            },
             "_array": probability,
-        }  # fmt: skip
+        }
 
     def summary(self, base: dict, made: list[dict], organ: str, voxel_ml: float) -> dict:
         if not made:
@@ -147,20 +212,41 @@ class FakeWorker:
         boxes = np.array([p["region"] for p in made])
         region = [[int(boxes[:, a, 0].min()), int(boxes[:, a, 1].max())] for a in range(3)]
         stack = np.zeros([len(made), *[b - a for a, b in region]], np.float32)
-        for layer, p in zip(stack, made):
-            layer[tuple(slice(a - r[0], b - r[0]) for (a, b), r in zip(p["region"], region))] = p["_array"] / 255
+        for layer, p in zip(stack, made, strict=True):
+            layer[tuple(slice(a - r[0], b - r[0]) for (a, b), r in zip(p["region"], region, strict=True))] = (
+                p["_array"] / 255
+            )
         mean = stack.mean(axis=0)
-        consensus = {**made[0], "proposal_id": "consensus-" + uuid.uuid4().hex[:6], "name": f"{organ} consensus",
-                     "region": region, "probability": self.give(np.round(mean * 255).astype(np.uint8)),
-                     "score": 0.93, "volume_ml": float((mean > 0.5).sum()) * voxel_ml, "threshold": 0.5}  # fmt: skip
+        consensus = {
+            **made[0],
+            "proposal_id": f"consensus-{uuid.uuid4().hex[:6]}",
+            "name": organ,
+            "region": region,
+            "probability": self.give(np.round(mean * 255).astype(np.uint8)),
+            "score": 0.93,
+            "volume_ml": float((mean > 0.5).sum()) * voxel_ml,
+            "threshold": 0.5,
+        }
         agreement = np.round(255 * (1 - 2 * (stack > 0.5).std(axis=0))).astype(np.uint8)
         ids = [p["proposal_id"] for p in made]
         return {
-            **base, "found": True, "reason": "", "distinct": len(made), "proposals": ids,
-            "consensus": consensus, "agreement": {"region": region, "array": self.give(agreement)},
-            "ranking": [{"proposal_id": p["proposal_id"], "name": p["name"], "score": p["score"],
-                         "dice_to_consensus": 0.9} for p in made],
-        }  # fmt: skip
+            **base,
+            "found": True,
+            "reason": "",
+            "distinct": len(made),
+            "proposals": ids,
+            "consensus": consensus,
+            "agreement": {"region": region, "array": self.give(agreement)},
+            "ranking": [
+                {
+                    "proposal_id": p["proposal_id"],
+                    "name": p["name"],
+                    "score": p["score"],
+                    "dice_to_consensus": 0.9,
+                }
+                for p in made
+            ],
+        }
 
     def give(self, array: np.ndarray) -> str:
         name = f"{uuid.uuid4().hex}.npy"
@@ -187,13 +273,15 @@ def from_labels(mask: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     inside = np.argwhere(mask)
     low = np.maximum(inside.min(axis=0) - 9, 0)
     high = np.minimum(inside.max(axis=0) + 10, mask.shape)
-    soft = mask[tuple(slice(a, b) for a, b in zip(low, high))].astype(np.float32)
+    soft = mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float32)
     for _pass in range(3):
         for axis, width in ((0, 4), (1, 4), (2, 1)):
             soft = sum(np.roll(soft, step, axis) for step in range(-width, width + 1)) / (2 * width + 1)
     i, j, k = np.indices(soft.shape)
     wave = np.sin(i / (6 + number) + number) * np.cos(j / (9 - number) + 2 * number) * np.cos(k / 3 + number)
-    return low, np.clip(255 * (0.5 + 1.6 * (soft - 0.5 + 0.2 * wave + 0.05 * (2 - number))), 0, 255).astype(np.uint8)
+    return low, np.clip(255 * (0.5 + 1.6 * (soft - 0.5 + 0.2 * wave + 0.05 * (2 - number))), 0, 255).astype(
+        np.uint8
+    )
 
 
 def main() -> None:
@@ -217,8 +305,18 @@ def main() -> None:
             result = getattr(worker, request["method"])(**request["params"])
             send(id=request["id"], result=result)
         except ValueError:
-            send(id=request["id"], error={"code": -32000, "message": "no organ", "data": {
-                "kind": "PromptError", "message": "The prompt names no organ.", "remedy": "Try: segment the liver."}})  # fmt: skip
+            send(
+                id=request["id"],
+                error={
+                    "code": -32000,
+                    "message": "no organ",
+                    "data": {
+                        "kind": "PromptError",
+                        "message": "The prompt names no organ.",
+                        "remedy": "Try: segment the liver.",
+                    },
+                },
+            )
 
 
 if __name__ == "__main__":

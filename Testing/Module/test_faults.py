@@ -15,7 +15,7 @@ pytest.importorskip("slicer", reason="needs slicer-core")
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 
 import slicer
-from test_panel_happy_path import finished_nodes, propose, proposals_node
+from test_panel_happy_path import finished_nodes, proposals_node, propose
 
 
 def lives(pid: int) -> bool:
@@ -55,7 +55,7 @@ def test_worker_that_dies_between_proposals(panel, behaviour):
 def test_worker_killed_by_somebody_else(panel, behaviour):
     behaviour("slow")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     os.kill(panel.widget.logic.engine.greeting["pid"], signal.SIGKILL)
     until(lambda: not panel.widget.logic.engine.is_busy())
     assert "stopped unexpectedly" in panel.status() and panel.rows()
@@ -72,7 +72,7 @@ def test_worker_that_dies_while_writing_an_answer(panel, behaviour):
 def test_an_answer_that_is_no_json(panel, behaviour):
     behaviour("broken-json")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     pid = panel.widget.logic.engine.greeting["pid"]
     until(lambda: not panel.widget.logic.engine.is_busy())
     assert panel.status().startswith("The segmentation engine sent an answer that cannot be read.")
@@ -115,11 +115,11 @@ def test_interpreter_without_the_engine(panel):
 def test_volume_deleted_while_proposals_are_made(panel, volume, behaviour):
     behaviour("slow")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     slicer.mrmlScene.RemoveNode(volume)
     assert not panel.widget.logic.engine.is_busy()
     assert panel.status().startswith("The volume was removed while proposals were being made.")
-    until(lambda: panel.widget.logic.engine._worker.is_running())
+    until(panel.widget.logic.engine._worker.is_running)
     assert not panel.it("proposeButton").isEnabled()
 
 
@@ -128,7 +128,7 @@ def test_scene_closed_while_proposals_are_made(panel, behaviour, module):
 
     behaviour("slow")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     slicer.mrmlScene.Clear(0)
     assert panel.status() == "The scene was closed, so the prompt was stopped."
     assert panel.rows() == [] and panel.it("promptEdit").text() == ""
@@ -180,7 +180,7 @@ def test_worker_that_does_not_hear_cancel_is_ended(panel, behaviour, monkeypatch
     monkeypatch.setattr(sys.modules["ProGiDiffSlicerLib.engine"], "_CANCEL_SECONDS", 0.3)
     behaviour("slow+deaf")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     panel.click("proposeButton")
     until(lambda: not panel.widget.logic.engine.is_busy())
     assert panel.status().startswith("Cancelled.") and panel.status().endswith("kept.")
@@ -199,7 +199,7 @@ def test_cancel_before_the_worker_is_ready(panel, behaviour):
 def test_cancel_is_felt_within_half_a_second(panel, behaviour):
     behaviour("slow")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     started = time.monotonic()
     panel.click("proposeButton")
     until(lambda: not panel.widget.logic.engine.is_busy())
@@ -212,7 +212,7 @@ def test_reload_and_quit_leave_no_process_and_no_folder(host, module, volume, be
     behaviour("slow")
     panel = Hands(open_panel(host, module))
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     greeting = dict(panel.widget.logic.engine.greeting)
     host.close_panel(panel.widget)
     until(lambda: not lives(greeting["pid"]))

@@ -35,7 +35,9 @@ def test_cmake_lists_every_script_of_the_module_and_no_other():
 def test_engine_and_resources_reach_the_package():
     text = cmake("ProGiDiffSlicer/CMakeLists.txt")
     assert "progidiff/*.py" in text and "file(COPY ${CMAKE_CURRENT_SOURCE_DIR}/../Resources" in text
-    others = [p for p in (ROOT / "Logic" / "progidiff").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    others = [
+        p for p in (ROOT / "Logic" / "progidiff").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    ]
     assert {p.suffix for p in others} <= {".py", ".md"}, "a data file in the engine would not be packaged"
 
 
@@ -56,8 +58,8 @@ def test_s4ext_json_and_cmake_agree():
 
 def test_s4ext_has_every_keyword_of_its_format():
     assert set(s4ext()) == {
-        "scm", "scmurl", "scmrevision", "depends", "build_subdirectory", "homepage", "contributors", "category",
-        "iconurl", "status", "description", "screenshoturls", "enabled",
+        "scm", "scmurl", "scmrevision", "depends", "build_subdirectory", "homepage", "contributors",
+        "category", "iconurl", "status", "description", "screenshoturls", "enabled",
     }  # fmt: skip
 
 
@@ -89,7 +91,12 @@ def test_ui_names_are_unique_and_bound_to_parameters_that_exist(host, module):
     widgets = list(ET.parse(UI).iter("widget"))
     names = [w.get("name") for w in widgets]
     assert len(set(names)) == len(names)
-    bound = [p.findtext("string") for w in widgets for p in w.findall("property") if p.get("name") == "SlicerParameterName"]
+    bound = [
+        p.findtext("string")
+        for w in widgets
+        for p in w.findall("property")
+        if p.get("name") == "SlicerParameterName"
+    ]
     assert sorted(bound) == sorted(Parameters.allParameters)
 
 
@@ -123,10 +130,19 @@ print("SECONDS", time.perf_counter() - started)
 print("NEW", *sorted({{name.split(".")[0] for name in set(sys.modules) - before}}))
 import os; os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     new = set(re.search(r"NEW (.*)", done.stdout).group(1).split())
-    allowed = set(sys.stdlib_module_names) | {"ProGiDiffSlicer", "ProGiDiffSlicerLib", "numpy", "slicer", "vtk", "vtkmodules"}
+    allowed = set(sys.stdlib_module_names) | {
+        "ProGiDiffSlicer",
+        "ProGiDiffSlicerLib",
+        "numpy",
+        "slicer",
+        "vtk",
+        "vtkmodules",
+    }
     assert new <= allowed, new - allowed
     assert float(re.search(r"SECONDS (.*)", done.stdout).group(1)) < 3
 
@@ -142,7 +158,9 @@ def test_packaged_layout_is_found_too(tmp_path):
         "from ProGiDiffSlicerLib.locations import engine_folder, resource\n"
         "print(resource('organs.json')); print(engine_folder())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
     assert done.stdout.split() == [str(tmp_path / "Resources" / "organs.json"), str(tmp_path)]
 
 
@@ -151,6 +169,8 @@ def test_what_is_installed_is_what_the_engine_declares():
     sys.path.insert(0, str(MODULE_FOLDER))
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     source = (MODULE_FOLDER / "ProGiDiffSlicerLib" / "installation.py").read_text()
-    installed = re.findall(r'"([\w-]+>=[\d.]+)"', re.search(r"REQUIREMENTS = \((.*?)\n\)", source, re.S).group(1))
+    installed = re.findall(
+        r'"([\w-]+>=[\d.]+)"', re.search(r"REQUIREMENTS = \((.*?)\n\)", source, re.S).group(1)
+    )
     brought_by_slicer = {"numpy", "SimpleITK", "torch"}
     assert {d for d in declared if re.split("[>=<]", d)[0] not in brought_by_slicer} == set(installed)

@@ -20,7 +20,9 @@ def propose(panel, prompt: str = "segment the liver") -> None:
 
 
 def proposals_node():
-    return next(n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetAttribute("ProGiDiff.role"))
+    return next(
+        n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetAttribute("ProGiDiff.role")
+    )
 
 
 def finished_nodes():
@@ -66,7 +68,7 @@ def test_enter_brings_proposals_into_list_and_scene(panel):
 def test_the_first_proposal_shows_while_the_others_are_made(panel, behaviour):
     behaviour("slow")
     panel.type("promptEdit", "liver", enter=True)
-    until(lambda: panel.rows())
+    until(panel.rows)
     assert panel.widget.logic.engine.is_busy()
     assert panel.it("proposeButton").text() == "Cancel"
     until(lambda: "left" in panel.it("progressBar").text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import unittest
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 
 import slicer
 import vtk
-from test_panel_happy_path import finished_nodes, propose, proposals_node
+from test_panel_happy_path import finished_nodes, proposals_node, propose
 
 
 @pytest.fixture
@@ -120,3 +121,38 @@ def test_two_panels_of_one_scene_see_the_same_proposals(panel, host, module, vol
     finally:
         reloaded.exit()
         reloaded.cleanup()
+
+
+def test_the_modules_own_test_passes_here_too(panel, module, monkeypatch):
+    """What Reload & Test and CTest run in a real Slicer; the engine is the scripted one."""
+    engine = panel.widget.logic.engine
+    monkeypatch.setattr(module.ProGiDiffSlicerLogic.__init__, "__defaults__", (engine,))
+    tests = unittest.defaultTestLoader.loadTestsFromTestCase(module.ProGiDiffSlicerTest)
+    outcome = unittest.TextTestRunner(verbosity=0).run(tests)
+    assert outcome.testsRun == 3 and outcome.wasSuccessful() and not outcome.skipped
+    module.ProGiDiffSlicerTest().runTest()
+
+
+def test_the_agreement_map_is_not_offered_as_a_volume_and_belongs_to_its_volume(panel, volume):
+    from ProGiDiffSlicerLib import agreement
+
+    propose(panel)
+    assert panel.it("volumeSelector").nodeCount() == 1
+    assert agreement.find_map(volume, "liver") is not None and agreement.find_map(volume, "spleen") is None
+
+
+def test_accepting_into_the_proposals_is_refused(panel):
+    propose(panel)
+    panel.choose("targetSelector", proposals_node().GetName())
+    panel.click("acceptButton")
+    assert "holds proposals and cannot hold finished segments" in panel.status()
+    assert finished_nodes() == []
+
+
+def test_loading_something_while_proposals_are_made_loses_none(panel, behaviour):
+    behaviour("slow")
+    panel.type("promptEdit", "liver", enter=True)
+    until(panel.rows)
+    slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
+    until(lambda: not panel.widget.logic.engine.is_busy())
+    assert len(panel.rows()) == 6

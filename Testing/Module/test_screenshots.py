@@ -92,7 +92,7 @@ def test_pictures_of_the_way_from_prompt_to_segment(open_on_scan, folder, host):
     panel.window.resize(480, 910)
     slices = views()
     panel.type("promptEdit", "liver, pancreas and spleen", enter=True)
-    until(lambda: panel.rows(), seconds=120)
+    until(panel.rows, seconds=120)
     panel.screenshot(folder / "working.png")
     wait_for(panel)
     for view in slices.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from conftest import until
@@ -45,10 +46,14 @@ def pytorch_extension(monkeypatch):
             return False
 
         def installTorch(self, askConfirmation: bool = False, torchVersionRequirement: str = "") -> object:
-            asked.append({"askConfirmation": askConfirmation, "torchVersionRequirement": torchVersionRequirement})
+            asked.append(
+                {"askConfirmation": askConfirmation, "torchVersionRequirement": torchVersionRequirement}
+            )
             return object()
 
-    monkeypatch.setitem(sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic))
+    monkeypatch.setitem(
+        sys.modules, "PyTorchUtils", types.SimpleNamespace(PyTorchUtilsLogic=PyTorchUtilsLogic)
+    )
     return asked
 
 
@@ -58,7 +63,7 @@ def installed(monkeypatch):
     calls: list[tuple[list[str], str]] = []
 
     def pip_install(requirements, constraints="", **_options) -> None:
-        calls.append((requirements, open(constraints).read()))
+        calls.append((requirements, Path(constraints).read_text()))
 
     monkeypatch.setattr(slicer, "packaging", types.SimpleNamespace(pip_install=pip_install), raising=False)
     return calls

@@ -13,10 +13,11 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-import slicer  # noqa: E402
-import vtk  # noqa: E402
-from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
-from slicer_host import ctk_widgets, mrml_widgets, parameter_nodes, pythonqt  # noqa: E402
+import slicer
+import vtk
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
+
+from slicer_host import ctk_widgets, mrml_widgets, parameter_nodes, pythonqt
 
 _BASES = (
     "ScriptedLoadableModule",
@@ -46,6 +47,9 @@ class _Modules(types.SimpleNamespace):
 
 class _ModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
+
+    def module(self, name: str) -> Any:
+        return getattr(slicer.modules, name.lower(), None)
 
 
 class _Application(QtCore.QObject):
@@ -96,6 +100,16 @@ class _Application(QtCore.QObject):
     def restart(self) -> None: ...
 
 
+class _Representation:
+    """qSlicerScriptedLoadableModuleWidget: leads from a module to its Python widget."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def self(self) -> Any:
+        return self._host.panel
+
+
 class Host:
     """The application for one test session. Make it once; `reset()` between tests."""
 
@@ -125,6 +139,7 @@ class Host:
         for name, widget in mrml_widgets.WIDGETS.items():
             setattr(slicer, name, pythonqt.class_wrapper(widget))
         slicer.app = pythonqt.wrap(self._application)
+        slicer.qSlicerScriptedLoadableModuleWidget = _Representation
 
     def _install_scene(self) -> None:
         scene = slicer.vtkMRMLScene()
@@ -210,7 +225,9 @@ class Host:
         spec.loader.exec_module(module)
         parent = pythonqt.wrap(mrml_widgets.qSlicerScriptedLoadableModule(str(path)))
         instance = getattr(module, path.stem)(parent)
-        setattr(slicer.modules, path.stem.lower(), types.SimpleNamespace(path=str(path), parent=parent))
+        described = types.SimpleNamespace(path=str(path), parent=parent)
+        described.widgetRepresentation = lambda: _Representation(self)
+        setattr(slicer.modules, path.stem.lower(), described)
         self._module_instance = instance
         return module
 
@@ -231,7 +248,7 @@ class Host:
         widget = getattr(module, module.__name__ + "Widget")(pythonqt.wrap(panel))
         widget.setup()
         widget.enter()
-        setattr(slicer.modules, module.__name__ + "Widget", widget)
+        self.panel = widget
         return widget
 
     def close_panel(self, widget: Any) -> None:
@@ -307,7 +324,9 @@ def _base_classes() -> tuple[type, ...]:
             return node
 
     class ScriptedLoadableModuleTest(unittest.TestCase):
-        def delayDisplay(self, message: str, requestedDelay: int | None = None, msec: int | None = None) -> None:
+        def delayDisplay(
+            self, message: str, requestedDelay: int | None = None, msec: int | None = None
+        ) -> None:
             logging.info(message)
             slicer.app.processEvents()
 

@@ -48,9 +48,7 @@ class ctkCollapsibleButton(QAbstractButton):
             return
         self._collapsed = collapsed
         if collapsed:
-            self._hidden_by_us = [
-                c for c in self.children() if isinstance(c, QWidget) and not c.isHidden()
-            ]
+            self._hidden_by_us = [c for c in self.children() if isinstance(c, QWidget) and not c.isHidden()]
             for child in self._hidden_by_us:
                 child.hide()
         else:
@@ -64,10 +62,10 @@ class ctkCollapsibleButton(QAbstractButton):
     def childEvent(self, event: QEvent) -> None:
         super().childEvent(event)
         child = event.child()
-        if event.type() == QEvent.Type.ChildPolished and isinstance(child, QWidget) and self._collapsed:
-            if not child.isHidden():
-                self._hidden_by_us.append(child)
-                child.hide()
+        is_new_widget = event.type() == QEvent.Type.ChildPolished and isinstance(child, QWidget)
+        if is_new_widget and self._collapsed and not child.isHidden():
+            self._hidden_by_us.append(child)
+            child.hide()
 
     def hitButton(self, position: object) -> bool:
         return position.y() < _HEADER
@@ -85,7 +83,9 @@ class ctkCollapsibleButton(QAbstractButton):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         palette = self.palette()
-        painter.fillRect(0, 0, self.width(), _HEADER - 2, palette.color(QPalette.ColorRole.Button).darker(106))
+        painter.fillRect(
+            0, 0, self.width(), _HEADER - 2, palette.color(QPalette.ColorRole.Button).darker(106)
+        )
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(QColor(90, 90, 90))
         shape = [6, 9, 14, 9, 10, 14] if not self._collapsed else [8, 7, 13, 11, 8, 15]
@@ -156,9 +156,7 @@ class ctkPathLineEdit(QWidget):
     nameFilters = Property(
         "QStringList", lambda s: s._values["nameFilters"], lambda s, v: s._values.update(nameFilters=v)
     )
-    settingKey = Property(
-        str, lambda s: s._values["settingKey"], lambda s, v: s._values.update(settingKey=v)
-    )
+    settingKey = Property(str, lambda s: s._values["settingKey"], lambda s, v: s._values.update(settingKey=v))
     showHistoryButton = Property(
         bool, lambda s: s._values["history"], lambda s, v: s._values.update(history=v)
     )

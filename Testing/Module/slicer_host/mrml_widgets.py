@@ -109,7 +109,9 @@ class qMRMLNodeComboBox(QWidget):
         self._box.clear()
         if self._options["noneEnabled"]:
             self._box.addItem(self._options["noneDisplay"], "")
-        nodes = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())] if self._scene else []
+        nodes = (
+            [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())] if self._scene else []
+        )
         for node in nodes:
             if self._fits(node):
                 self._box.addItem(node.GetName(), node.GetID())
@@ -131,8 +133,6 @@ class qMRMLNodeComboBox(QWidget):
 
 def _option(kind: Any, name: str) -> Property:
     return Property(kind, lambda s: s._options[name], lambda s, v: s._set_option(name, v))
-
-
 
 
 def _node_combo_box() -> type:

@@ -7,7 +7,6 @@ saved with the scene. Widgets are matched by exact type, as Slicer does.
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from typing import Any
 

@@ -58,7 +58,7 @@ class QtInstance:
 
     __slots__ = ("__weakref__", "_it")
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # noqa: PLR0911
         it = _alive(object.__getattribute__(self, "_it"), name)
         if name.startswith("_") or name in _PYSIDE_ONLY:
             raise AttributeError(f"{type(it).__name__} has no attribute {name!r}")
@@ -155,7 +155,7 @@ class Signal:
 
 def wrap(value: Any) -> Any:
     """What PythonQt would hand to Python for a C++ value."""
-    if isinstance(value, _PLAIN) or isinstance(value, (QtInstance, ByteArray, QtClass)):
+    if isinstance(value, (_PLAIN, QtInstance, ByteArray, QtClass)):
         return value
     if isinstance(value, QtCore.QByteArray):
         return ByteArray(value)
