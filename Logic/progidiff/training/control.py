@@ -24,6 +24,7 @@ from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import mask_loss, organ_loss
 from progidiff.training.slice_data import OrganSlices, SliceBatch
+from progidiff.training.timesteps import random_timesteps
 
 
 class ControlStage(Stage):
@@ -70,7 +71,7 @@ class ControlStage(Stage):
         with torch.no_grad():
             clean = latents_from_mask(self.vae, crops.mask).float()
         noise = torch.randn_like(clean)
-        timesteps = _timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
+        timesteps = random_timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         down, middle = self.controlnet(
             noisy, timesteps, text, controlnet_cond=features.control, return_dict=False
@@ -87,10 +88,3 @@ class ControlStage(Stage):
             "refined": 0.5 * mask_loss(refined, crops.mask),
             "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),
         }
-
-
-def _timesteps(batch: int, count: int, device: torch.device) -> Tensor:
-    """Uniform, but one in four at the very end, where sampling starts and the image must decide alone."""
-    timesteps = torch.randint(0, count, (batch,), device=device)
-    last = torch.rand(batch, device=device) < 0.25
-    return torch.where(last, torch.full_like(timesteps, count - 1), timesteps)

@@ -51,20 +51,20 @@ class Size:
     window: int = 24
     encoder_channels: tuple[int, ...] = (16, 48, 96, 128)
     control_channels: int = 32
-    detail_channels: int = 12
+    detail_channels: int = 24
     latent_channels: int = 4
     label_channels: tuple[int, int] = (16, 32)
     denoiser_channels: tuple[int, ...] = (32, 64, 128)
     heads_width: int = 32
     groups: int = 8
-    refiner_width: int = 12
+    refiner_width: int = 24
     text_width: int = 128
     text_layers: int = 3
     text_heads: int = 4
 
 
 EMBEDDED = Size()
-TINY = Size(32, 8, (8, 8, 8, 8), 8, 4, 4, (8, 8), (8, 8, 8), 8, 4, 4, 16, 1, 2)
+TINY = Size(32, 8, (8, 8, 8, 8), 8, 8, 4, (8, 8), (8, 8, 8), 8, 4, 8, 16, 1, 2)
 
 
 def build_pipeline(

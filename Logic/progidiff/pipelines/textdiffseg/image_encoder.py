@@ -27,7 +27,7 @@ class VolumeFeatures:
 
     Attributes:
         control: z_i in the paper, in-plane resolution H/4, W/4; steers the denoiser.
-        detail: at full resolution, used by the refiner.
+        detail: in-plane resolution H/2, W/2, four pixels folded into the channels; used by the refiner.
         organs: 1 + organs logits of the auxiliary all-organ head, at full resolution.
     """
 
@@ -44,7 +44,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             because every volume carries labels of all organs.
         channels: features at strides (1, 2, 2), (1, 4, 4), (2, 8, 8), (4, 16, 16), …
         control_channels: width of the features for the denoiser.
-        detail_channels: width of the full-resolution features.
+        detail_channels: width of the features for the refiner.
         crop: edge in pixels of the square window in which an organ is drawn.
         window: slices seen at once; longer stacks are computed in overlapping windows.
         features: False is the paper's ablation: the denoiser sees the folded grey values instead of
@@ -57,7 +57,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         organs: int = 13,
         channels: tuple[int, ...] = (16, 48, 96, 128),
         control_channels: int = 32,
-        detail_channels: int = 12,
+        detail_channels: int = 24,
         crop: int = 80,
         window: int = 24,
         features: bool = True,
@@ -65,16 +65,17 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.stem = nn.Conv3d(8, channels[0], 3, padding=1)
         self.down = nn.ModuleList()
+        self.narrow = nn.ModuleList()
         self.up = nn.ModuleList()
         previous = channels[0]
         for level, width in enumerate(channels):
             self.down.append(ResidualBlock(previous, width, _STEPS[min(level, 2)]))
             previous = width
         for shallow, deep in reversed(list(pairwise(channels))):
-            self.up.append(ResidualBlock(deep + shallow, shallow))
-        self.to_detail = nn.Conv3d(channels[0], detail_channels * 4, 1)
-        self.detail = nn.Conv3d(detail_channels + 1, detail_channels, 3, padding=1)
-        self.to_organs = nn.Conv3d(detail_channels, organs + 1, 1)
+            self.narrow.append(nn.Conv3d(deep, shallow, 1))
+            self.up.append(ResidualBlock(shallow, shallow))
+        self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
+        self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
         self.to_control = nn.Conv3d(channels[0] * 4 + channels[1] if features else 16, control_channels, 1)
 
     def forward(self, image: Tensor, pixel_mm: Tensor) -> VolumeFeatures:
@@ -92,13 +93,13 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             skips.append(x)
         skips.pop()
         levels = []
-        for block in self.up:
+        for narrow, block in zip(self.narrow, self.up, strict=True):
             skip = skips.pop()
-            x = block(torch.cat([enlarge(x, skip), skip], 1))
+            x = block(skip + enlarge(narrow(x), skip))
             levels.append(x)
         fine, coarse = levels[-1], levels[-2]
-        detail = F.silu(self.detail(torch.cat([unfold(self.to_detail(fine), (1, 2, 2)), image], 1)))
-        organs = self.to_organs(detail)
+        detail = F.silu(self.to_detail(torch.cat([fine, fold(image, (1, 2, 2))], 1)))
+        organs = unfold(self.to_organs(detail), (1, 2, 2))
         if not self.config.features:
             return VolumeFeatures(self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs)
         control = self.to_control(torch.cat([fold(fine, (1, 2, 2)), coarse], 1))

@@ -12,6 +12,8 @@ from progidiff.pipelines.textdiffseg.blocks import ResidualBlock, fold, unfold
 from progidiff.pipelines.textdiffseg.image_encoder import CELL
 
 _VOXELS = CELL[0] * CELL[1] * CELL[2]
+_BOXES = ((1, 3, 3), (3, 3, 3), (3, 7, 7), (5, 13, 13))  # slices, then pixels of half resolution
+_SHAPE_CHANNELS = 4 + len(_BOXES)
 _CERTAIN = 4.0  # logit of a voxel that the folded mask itself decides
 
 
@@ -38,7 +40,7 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
             return
         fine, coarse = channels
         self.encoder = nn.Sequential(
-            nn.Conv3d(12, fine, 3, padding=1),
+            nn.Conv3d(_SHAPE_CHANNELS, fine, 3, padding=1),
             ResidualBlock(fine, coarse, (1, 2, 2)),
             nn.Conv3d(coarse, latent_channels, 1),
         )
@@ -57,7 +59,7 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
         """Masks (B, 1, D, H, W) in [0, 1] → latents (B, k, D, H/4, W/4) of about unit size."""
         if not self.config.learned:
             return fold(mask * 2 - 1, CELL)
-        return self.encoder(fold(shape_channels(mask), (1, 2, 2)))
+        return self.encoder(shape_channels(mask))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, k, d, h, w) → logits (B, 1, d, 4h, 4w)."""
@@ -69,12 +71,13 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
 
 
 def shape_channels(mask: Tensor) -> Tensor:
-    """The mask and two smoothed copies (B, 3, D, H, W) in [−1, 1].
+    """Mask (B, 1, D, H, W) → (B, 8, D, H/2, W/2) in [−1, 1]: its pixels and smoothed copies of it.
 
     The mean over a box around a voxel grows with its depth inside the structure: a distance to the
     border, cut off at half the box, at a fraction of the cost of a distance transform.
     """
-    copies = [mask, *(_box_mean(mask, size) for size in ((3, 7, 7), (5, 15, 15)))]
+    half = F.avg_pool3d(mask, (1, 2, 2))
+    copies = [fold(mask, (1, 2, 2)), *(_box_mean(half, box) for box in _BOXES)]
     return torch.cat(copies, 1) * 2 - 1
 
 
