@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,10 +87,11 @@ def slice_ranges(text: str) -> list[tuple[int, int]]:
     """
     ranges = []
     for part in filter(None, text.replace(" ", "").split(",")):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or not (last or first).isdigit() or not 1 <= int(first) <= int(last or first):
+        match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last:
             raise UsageError(f"{part!r} is no range of slices.", 'Write "12-40,44", counted from 1.')
-        ranges.append((int(first) - 1, int(last or first)))
+        ranges.append((first - 1, last))
     return ranges
 
 

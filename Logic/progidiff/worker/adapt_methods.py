@@ -198,7 +198,7 @@ def adapters_list(session: Session, *, folder: str = "") -> dict[str, Any]:
         "folder": str(place),
         "adapters": [adapter_json(adapter, session) for adapter in store.adapters()],
         "problems": store.problems(),
-        "active": _active_id(session),
+        "active": session.adapter_id,
     }
 
 
@@ -260,12 +260,6 @@ def _open(path: str) -> Adapter:
 def _is_active(adapter: Adapter, session: Session) -> bool:
     active = session.adapter_path
     return bool(active) and Path(active).expanduser().resolve() == adapter.folder.resolve()
-
-
-def _active_id(session: Session) -> str:
-    from progidiff.adaptation.adapter import Adapter
-
-    return Adapter.open(Path(session.adapter_path)).id if session.adapter_path else ""
 
 
 def adapter_json(adapter: Adapter, session: Session) -> dict[str, Any]:

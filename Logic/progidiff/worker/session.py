@@ -104,6 +104,11 @@ class Session:
         return self._choice.adapter
 
     @property
+    def adapter_id(self) -> str:
+        """Id of the adapter on the loaded model, or ""."""
+        return str(self._segmenter.adapter) if self._segmenter is not None else ""
+
+    @property
     def model_hash(self) -> str:
         """Of the loaded model; "" as long as none is loaded."""
         return self._segmenter.model_hash if self._segmenter is not None else ""
