@@ -196,9 +196,7 @@ def _build(kind: type, values: Any, where: str) -> Any:
     try:
         return kind(**values)
     except TypeError as error:
-        raise UsageError(
-            f"{where}: {str(error).partition(') ')[2] or error}.", "Complete the file."
-        ) from error
+        raise UsageError(f"{where} is incomplete ({error}).", "Complete the file.") from error
 
 
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}

@@ -236,6 +236,8 @@ def _restore(
             step = int((file.metadata() or {})["step"])
         tensors = load_file(path)
         for (name, parameter), average in zip(trainable.items(), ema.shadow_params, strict=True):
+            if tensors[f"parameter.{name}"].shape != parameter.shape:
+                raise KeyError(f"{name} has another size")  # copying might broadcast in silence
             parameter.data.copy_(tensors[f"parameter.{name}"])
             average.data.copy_(tensors[f"average.{name}"])
             state = {m: tensors.get(f"adam.{m}.{name}") for m in ("step", "exp_avg", "exp_avg_sq")}

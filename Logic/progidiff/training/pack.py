@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -208,7 +209,8 @@ def _write(cache: Path, case: PackedCase, mark: str) -> None:
         note = {"file": final.name, "made_from": mark}
         (cache / f"{case.id}.json").write_text(json.dumps(note), encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(
             f"{final} cannot be written ({error.strerror or error}).",
             "Free some space, or give another --cache.",

@@ -116,7 +116,7 @@ class TrainingRun:
         self.configuration = _settled_configuration(folder, configuration, fresh)
         with self._processes.main_process_first():  # the others find all packed
             self.cases = self._collect(
-                selection or DataSelection(), cache or folder / "packed", fresh, on_case
+                selection or DataSelection(), cache or folder / "packed", fresh, self._stoppable(on_case)
             )
         if self._processes.is_main_process:
             _write_json(folder / "configuration.json", self.configuration.to_json())
