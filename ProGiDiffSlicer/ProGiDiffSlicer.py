@@ -235,9 +235,10 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
 
     def proposals_of(self, volume: Any) -> VolumeProposals:
         """All proposals for a volume, also those of a re-opened scene."""
-        if volume.GetID() not in self._by_volume:
-            self._by_volume[volume.GetID()] = VolumeProposals(volume)
-        return self._by_volume[volume.GetID()]
+        known = self._by_volume.get(volume.GetID())
+        if known is None or known.volume is not volume:
+            known = self._by_volume[volume.GetID()] = VolumeProposals(volume)
+        return known
 
     def merge(
         self, collection: VolumeProposals, ids: list[str], way: str, threshold: float = 0.5
@@ -263,7 +264,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
 
     def drop_missing(self) -> bool:
         """After nodes left the scene: forgets what belonged to them. True when something did."""
-        gone = [i for i in self._by_volume if self.node(i) is None]
+        gone = [i for i, collection in self._by_volume.items() if collection.volume is None]
         for volume_id in gone:
             del self._by_volume[volume_id]
             self.engine.close_volume(volume_id)
@@ -278,6 +279,8 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
 
     def forget(self) -> None:
         """The scene is going: what is in memory no longer belongs to it."""
+        for volume_id in self._by_volume:
+            self.engine.close_volume(volume_id)
         self._by_volume.clear()
         self.undo.clear()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 
 from ProGiDiffSlicerLib import agreement, merging, proposals_scene
 from ProGiDiffSlicerLib.errors import SegmentationError
@@ -30,6 +31,8 @@ class VolumeProposals:
 
     def __init__(self, volume: Any) -> None:
         self.volume_id = volume.GetID()
+        self._volume = vtk.vtkWeakReference()  # a closed scene's ids are used again
+        self._volume.Set(volume)
         self.groups: dict[str, OrganGroup] = {}
         self._by_id: dict[str, Proposal] = {}
         node = proposals_scene.find_node(volume)
@@ -38,7 +41,9 @@ class VolumeProposals:
 
     @property
     def volume(self) -> Any:
-        return slicer.mrmlScene.GetNodeByID(self.volume_id)
+        """The volume node, or None when it has left the scene."""
+        node = slicer.mrmlScene.GetNodeByID(self.volume_id)
+        return node if node is not None and node is self._volume.Get() else None
 
     @property
     def node(self) -> Any:

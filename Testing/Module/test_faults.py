@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -148,6 +149,18 @@ def test_no_room_for_the_image(panel, behaviour):
     propose(panel)
     assert panel.status().startswith("The image could not be handed to the segmentation engine: No such file")
     assert "Free some disk space" in panel.status()
+
+
+def test_full_disk(panel, monkeypatch):
+    def no_space(*_arguments, **_options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys.modules["ProGiDiffSlicerLib.array_files"].np, "save", no_space)
+    propose(panel)
+    assert "handed to the segmentation engine: No space left on device" in panel.status()
+    monkeypatch.undo()
+    propose(panel)
+    assert len(panel.rows()) == 6
 
 
 def test_result_file_cut_short(panel, monkeypatch):

@@ -156,3 +156,21 @@ def test_loading_something_while_proposals_are_made_loses_none(panel, behaviour)
     slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.EndImportEvent)
     until(lambda: not panel.widget.logic.engine.is_busy())
     assert len(panel.rows()) == 6
+
+
+def test_a_folder_of_patients_one_scene_after_the_other(logic, module):
+    """Node ids are used again after a scene was closed; nothing of the last patient may be left."""
+    from ProGiDiffSlicerLib import self_test
+
+    pids = set()
+    for _patient in range(3):
+        slicer.mrmlScene.Clear(0)
+        volume = self_test.make_volume()
+        proposals = logic.segment(volume, "liver and spleen", proposals=2)
+        assert [p.name for p in proposals if p.kind == "consensus"] == ["liver consensus", "spleen consensus"]
+        collection, target = logic.proposals_of(volume), None
+        for consensus in (p for p in proposals if p.kind == "consensus"):
+            target = logic.node(logic.accept(collection, consensus.id, target).node_id)
+        assert target.GetSegmentation().GetNumberOfSegments() == 2
+        pids.add(logic.engine.greeting["pid"])
+    assert len(pids) == 1, "the engine was to stay warm"
