@@ -125,6 +125,8 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self) -> None:
         """Before a reload, and when Slicer quits."""
+        if self.logic is None:
+            return
         slicer.app.disconnect("aboutToQuit()", self.logic.engine.stop)
         self.shortcuts.remove()
         self.edit.close()

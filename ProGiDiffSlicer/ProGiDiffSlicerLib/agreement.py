@@ -11,6 +11,7 @@ _ORGAN_ATTRIBUTE = "ProGiDiff.agreement"
 _VOLUME_REFERENCE = "ProGiDiff.volume"  # a reference, which survives saving and loading, unlike an id
 _COLORS = "ProGiDiff agreement"
 _OUTSIDE = -1.0
+_OPACITY = 0.6
 # From disputed to agreed; readable over grey, also for the colour-blind.
 _STOPS = ((0.85, 0.25, 0.10), (0.98, 0.68, 0.20), (0.95, 0.95, 0.65), (0.45, 0.75, 0.88), (0.15, 0.35, 0.65))
 
@@ -55,9 +56,28 @@ def write_map(
     return node
 
 
-def show(node: Any) -> None:
-    """Lays the map over the slices, or takes it away when `node` is None."""
-    slicer.util.setSliceViewerLayers(foreground=node, foregroundOpacity=0.6 if node is not None else 0.0)
+class Overlay:
+    """The map over the slices, and what lay there before it."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[str | None, float]] = {}
+
+    def show(self, node: Any) -> None:
+        """Lays the map over the slices; None takes it away and puts back what was there."""
+        views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        if node is None:
+            for view in views:
+                if view.GetID() in self._before:
+                    foreground, opacity = self._before[view.GetID()]
+                    view.SetForegroundVolumeID(foreground)
+                    view.SetForegroundOpacity(opacity)
+            self._before = {}
+            return
+        for view in views:
+            now = (view.GetForegroundVolumeID(), view.GetForegroundOpacity())
+            self._before.setdefault(view.GetID(), now)
+            view.SetForegroundVolumeID(node.GetID())
+            view.SetForegroundOpacity(_OPACITY)
 
 
 def _copy_geometry(volume: Any, node: Any) -> None:

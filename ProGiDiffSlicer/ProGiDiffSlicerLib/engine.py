@@ -117,6 +117,11 @@ class Engine:
 
         self._converse(conversation(), None, failed)
 
+    def warm_up(self) -> None:
+        """Starts the worker in advance, since importing torch takes seconds: a prompt is being typed."""
+        if self._worker is None:
+            self.ask("ping", lambda _result: None, lambda error: _LOG.info("Not warmed up: %s", error))
+
     def cancel(self) -> None:
         """Stops the running job between two denoising steps; what had arrived stays."""
         job = self.job

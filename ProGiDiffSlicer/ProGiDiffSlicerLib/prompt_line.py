@@ -19,9 +19,12 @@ class PromptLine:
     edit: QLineEdit.
     history_button: QToolButton whose menu lists earlier prompts.
     on_enter: called when Enter is pressed.
+    on_typing: called when the user types.
     """
 
-    def __init__(self, edit: Any, history_button: Any, on_enter: Callable[[], None]) -> None:
+    def __init__(
+        self, edit: Any, history_button: Any, on_enter: Callable[[], None], on_typing: Callable[[], None]
+    ) -> None:
         self._edit = edit
         edit.setPlaceholderText(f"for example: {EXAMPLES[0]}")
         self._offers = qt.QStringListModel()
@@ -33,6 +36,7 @@ class PromptLine:
         self._completer.setMaxVisibleItems(8)
         edit.setCompleter(self._completer)
         edit.connect("textEdited(QString)", self._offer)
+        edit.connect("textEdited(QString)", on_typing)
         edit.connect("returnPressed()", on_enter)
         self._menu = qt.QMenu(history_button)
         history_button.setMenu(self._menu)

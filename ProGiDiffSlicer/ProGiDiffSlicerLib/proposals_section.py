@@ -23,6 +23,7 @@ class ProposalsSection:
 
     def __init__(self, ui: Any, logic: Any, on_edit: Callable[[Any, str], None]) -> None:
         self._ui, self._logic, self._on_edit = ui, logic, on_edit
+        self._overlay = agreement.Overlay()
         self._parameters: Parameters | None = None
         self.list = ProposalsList(ui.proposalsTree, self._selected, self._show_chosen)
         for way in WAYS:
@@ -108,7 +109,7 @@ class ProposalsSection:
         proposals, current = self.proposals, self.current
         organ = current.organ if current else next(iter(proposals.groups), "") if proposals else ""
         node = agreement.find_map(proposals.volume, organ) if shown and proposals else None
-        agreement.show(node)
+        self._overlay.show(node)
         if shown and node is None:
             self._say("There is no agreement map for this organ: it needs at least two proposals.")
 

@@ -45,7 +45,7 @@ class ProposeSection:
         self._arrived: set[str] = set()  # ids: what had to be made again arrives again
         self._messages: list[str] = []
         self._device = ""
-        self.prompt = PromptLine(ui.promptEdit, ui.historyButton, self.start)
+        self.prompt = PromptLine(ui.promptEdit, ui.historyButton, self.start, logic.engine.warm_up)
         ui.proposeButton.connect("clicked()", self.start_or_cancel)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
         ui.promptEdit.connect("textChanged(QString)", self.refresh)

@@ -8,9 +8,9 @@ import slicer
 
 
 def show_volume(volume: Any) -> None:
-    """Puts the volume behind everything else, unless it already is."""
+    """Puts the volume behind everything else, unless some view shows it already."""
     composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    if any(node.GetBackgroundVolumeID() != volume.GetID() for node in composites):
+    if not any(node.GetBackgroundVolumeID() == volume.GetID() for node in composites):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 

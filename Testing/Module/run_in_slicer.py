@@ -10,6 +10,7 @@ import sys
 import unittest
 
 import slicer
+
 from ProGiDiffSlicer import ProGiDiffSlicerTest
 
 tests = unittest.defaultTestLoader.loadTestsFromTestCase(ProGiDiffSlicerTest)

@@ -116,6 +116,8 @@ def test_arrow_keys_and_letters_step_through_the_list(panel):
     panel.click("previousButton")
     panel.click("nextButton")
     assert shown(proposals_node()) == [identity(panel.rows()[2])]
+    panel.press(Qt.Key.Key_Space, "proposalsTree")
+    assert panel.rows()[2].checkState(0) == Qt.CheckState.Checked
 
 
 def test_letters_typed_into_the_prompt_stay_letters(panel):
@@ -332,6 +334,25 @@ def test_a_changed_volume_is_sent_again(panel, volume):
     worker.request = lambda method, *rest: (sent.append(method), request(method, *rest))
     propose(panel, "spleen")
     assert sent == ["open_volume", "segment"]
+
+
+def test_the_engine_starts_while_one_types(panel):
+    panel.type("promptEdit", "l")
+    until(lambda: panel.widget.logic.engine.greeting)
+    assert not panel.widget.logic.engine.is_busy() and panel.status() == ""
+
+
+def test_the_agreement_map_puts_back_what_lay_over_the_slices(panel, volume):
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "PET")
+    red = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceCompositeNode")
+    red.SetForegroundVolumeID(other.GetID())
+    red.SetForegroundOpacity(0.3)
+    propose(panel)
+    panel.click("agreementButton")
+    panel.click("nextButton")
+    assert red.GetForegroundVolumeID() != other.GetID()
+    panel.click("agreementButton")
+    assert red.GetForegroundVolumeID() == other.GetID() and red.GetForegroundOpacity() == 0.3
 
 
 def test_history_offers_earlier_prompts(panel):
