@@ -137,7 +137,7 @@ class Lessons:
     def _stage(self, kind: str, cases: list[PackedCase]) -> Stage | None:
         if kind == "find":
             return self._locator_stage(cases, self.phantoms)
-        return self._control_stage([*cases, *self.phantoms], self.settings.appearance)
+        return self.drawing_stage([*cases, *self.phantoms], self.settings.appearance)
 
     def _locator_stage(self, cases: list[PackedCase], phantoms: list[PackedCase]) -> LocatorStage | None:
         pieces = [piece for case in cases for piece in coarse_pieces(case)]
@@ -147,7 +147,8 @@ class Lessons:
         patches = CoarsePatches([*pieces, *phantoms], self.settings.patch, locator.config.spacing)
         return LocatorStage(locator, patches)
 
-    def _control_stage(self, cases: list[PackedCase], appearance: float) -> ControlStage:
+    def drawing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
+        """What learns to draw; the benchmark puts a plain U-Net here."""
         pipe, encoder = self.pipeline, self.pipeline.image_encoder
         slices = OrganSlices(cases, encoder.config.crop, encoder.config.slices, appearance=appearance)
         return ControlStage(
@@ -166,7 +167,7 @@ class Lessons:
         """The loss on the same few batches each time, with the same noise; None without cases."""
         if not cases:
             return None
-        stage = self._locator_stage(cases, []) if kind == "find" else self._control_stage(cases, 0.0)
+        stage = self._locator_stage(cases, []) if kind == "find" else self.drawing_stage(cases, 0.0)
         if stage is None:
             return None
         batch = self.settings.locator_batch * 2 if kind == "find" else self.settings.batch
