@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-MODULE_FILE = ROOT / "ProGiDiffSlicer" / "ProGiDiffSlicer.py"
-SCREENSHOTS = ROOT / "Resources" / "Screenshots"
-sys.path.insert(0, str(HERE))
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-_WAIT_SECONDS = 20
+from panel_bench import MODULE_FILE, ROOT, open_panel
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +61,6 @@ def volume(scene: Any, module: Any) -> Any:
     return self_test.make_volume()
 
 
-def scripted_launch() -> Any:
-    """The scripted worker of these tests, in this interpreter."""
-    from ProGiDiffSlicerLib.worker import Launch
-
-    return Launch(sys.executable, (str(HERE / "fake_worker.py"),), dict(os.environ))
-
-
 @pytest.fixture
 def panel(host: Any, module: Any, volume: Any) -> Iterator[Any]:
     """The opened panel on one volume."""
@@ -80,28 +69,6 @@ def panel(host: Any, module: Any, volume: Any) -> Iterator[Any]:
     widget = open_panel(host, module)
     yield Hands(widget)
     host.close_panel(widget)
-
-
-def open_panel(host: Any, module: Any, launch: Callable[[], Any] = scripted_launch) -> Any:
-    engine = sys.modules["ProGiDiffSlicerLib.engine"].Engine(launch)
-    original = module.ProGiDiffSlicerLogic.__init__.__defaults__
-    module.ProGiDiffSlicerLogic.__init__.__defaults__ = (engine,)
-    try:
-        return host.open_panel(module)
-    finally:
-        module.ProGiDiffSlicerLogic.__init__.__defaults__ = original
-
-
-def until(condition: Callable[[], Any], seconds: float = _WAIT_SECONDS) -> None:
-    """Runs the event loop until something is so."""
-    from PySide6.QtWidgets import QApplication
-
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError("waited in vain")
-        QApplication.processEvents()
-        time.sleep(0.003)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from conftest import MODULE_FILE, ROOT
+from panel_bench import MODULE_FILE, ROOT
 
 MODULE_FOLDER = ROOT / "ProGiDiffSlicer"
 UI = ROOT / "Resources" / "UI" / "ProGiDiffSlicer.ui"

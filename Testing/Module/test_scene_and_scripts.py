@@ -8,7 +8,7 @@ import unittest
 
 import numpy as np
 import pytest
-from conftest import open_panel, scripted_launch, until
+from panel_bench import open_panel, scripted_launch, until
 
 pytest.importorskip("slicer", reason="needs slicer-core")
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")

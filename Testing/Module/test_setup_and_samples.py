@@ -7,7 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import until
+from panel_bench import until
 
 pytest.importorskip("slicer", reason="needs slicer-core")
 pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
