@@ -85,7 +85,7 @@ class Segmenter:
         self.pipeline.slices_per_batch = 64 if device == "cpu" else 256
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
-        self.findings = tuple(pipeline.config.get("findings", ()))
+        self.findings = tuple(pipeline.config.get("findings", "").split())
         self.adapter = ""
         self.adapter_tensors: dict[str, torch.Tensor] = {}  # the active adapter's low-rank matrices
         self._own_weights: dict[str, torch.Tensor] = {}  # of the layers that it has changed
@@ -160,7 +160,7 @@ class Segmenter:
             check_volume(volume)
             normalised = normalise(volume, modality)
             coarse_grid = covering_axial_grid(volume.grid, self.pipeline.locator.config.spacing)
-            distance = slice_distance(_superior_spacing(volume.grid))
+            distance = slice_distance(superior_spacing(volume.grid))
             return PreparedVolume(
                 volume,
                 normalised.modality,
@@ -395,7 +395,7 @@ def native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
     return i, j, k
 
 
-def _superior_spacing(grid: Grid) -> float:
+def superior_spacing(grid: Grid) -> float:
     """Voxel size along the axis nearest to the patient's long axis."""
     axis = int(np.argmax(np.abs(grid.affine[2, :3]) / grid.spacing))
     return float(grid.spacing[axis])

@@ -10,6 +10,7 @@ from progidiff.model_list import EMBEDDED, require_model
 from progidiff.resources import resources_folder
 
 EMBEDDED_FOLDER = "progidiff-abdomen-small"
+_SHORT_NAMES = {"textdiffseg": "textdiffseg-abdomen-small"}
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _LIBRARIES = {"diffusers", "transformers", "progidiff"}
 _WITHOUT_WEIGHTS = {"tokenizer", "scheduler"}
@@ -19,13 +20,15 @@ def model_folder(model: str) -> Path:
     """The checked folder of a model.
 
     Args:
-        model: "embedded", the name of an installed model, or a path.
+        model: "embedded", "textdiffseg", the name of an installed model, or a path.
 
     Raises:
         ModelError: it is not there, incomplete, or contains pickled weights.
     """
     if model == EMBEDDED:
         folder = resources_folder() / "Models" / EMBEDDED_FOLDER
+    elif model in _SHORT_NAMES:
+        folder = require_model(_SHORT_NAMES[model]).path
     else:
         folder = Path(model) if Path(model).is_dir() else require_model(model).path
     check_model_folder(folder)

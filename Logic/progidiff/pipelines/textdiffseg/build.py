@@ -121,7 +121,7 @@ def build_pipeline(
         scheduler=make_scheduler(),
         default_steps=default_steps,
         eta=eta,
-        findings=findings,
+        findings=" ".join(findings),
     )
 
 

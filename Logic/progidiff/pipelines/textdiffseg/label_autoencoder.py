@@ -14,7 +14,6 @@ from progidiff.pipelines.textdiffseg.image_encoder import CELL
 _VOXELS = CELL[0] * CELL[1] * CELL[2]
 _BOXES = ((1, 3, 3), (3, 3, 3), (3, 7, 7), (5, 13, 13))  # slices, then pixels of half resolution
 _SHAPE_CHANNELS = 4 + len(_BOXES)
-_CERTAIN = 4.0  # logit of a voxel that the folded mask itself decides
 
 
 class LabelAutoencoder(ModelMixin, ConfigMixin):
@@ -28,7 +27,7 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
         latent_channels: k.
         channels: features at strides (1, 2, 2) and (1, 4, 4).
         learned: False is the paper's ablation: the latent is the folded mask itself, 16 voxels as 16
-            channels, and nothing is learned.
+            channels, and no encoding is learned.
     """
 
     @register_to_config
@@ -37,6 +36,7 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         if not learned:
+            self.certainty = nn.Parameter(torch.tensor(4.0))  # logit of a voxel that is wholly inside
             return
         fine, coarse = channels
         self.encoder = nn.Sequential(
@@ -64,7 +64,7 @@ class LabelAutoencoder(ModelMixin, ConfigMixin):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, k, d, h, w) → logits (B, 1, d, 4h, 4w)."""
         if not self.config.learned:
-            return _CERTAIN * unfold(latents, CELL)
+            return self.certainty * unfold(latents, CELL)
         x = self.decoder_coarse(self.decoder_in(latents))
         x = self.decoder_fine(unfold(self.to_fine(x), (1, 2, 2)))
         return unfold(self.decoder_out(x), (1, 2, 2))

@@ -62,7 +62,8 @@ class TextDiffSegPipeline(DiffusionPipeline):
         default_steps: denoising steps that measured best.
         eta: share of fresh noise in each step, below 1 (at 1 the first step takes the root of a rounding
             error and gives NaN).
-        findings: ids of the findings it was trained on, such as "liver_tumor".
+        findings: ids of the findings it was trained on, such as "liver_tumor", separated by spaces (a
+            list would read as a part in `model_index.json`).
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->text_fusion->denoiser->label_autoencoder->refiner"
@@ -83,7 +84,7 @@ class TextDiffSegPipeline(DiffusionPipeline):
         scheduler: DDIMScheduler,
         default_steps: int = 4,
         eta: float = 0.9,
-        findings: tuple[str, ...] = (),
+        findings: str = "",
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -97,7 +98,7 @@ class TextDiffSegPipeline(DiffusionPipeline):
             locator=locator,
             scheduler=scheduler,
         )
-        self.register_to_config(default_steps=default_steps, eta=eta, findings=tuple(findings))
+        self.register_to_config(default_steps=default_steps, eta=eta, findings=findings)
         self.slices_per_batch = image_encoder.config.window
 
     @torch.no_grad()
