@@ -70,7 +70,8 @@ def describe(
         "verdict": verdict(outcome, settings.least_gain),
         "measured": {
             "how": f"{outcome.how} Dice of the consensus of {settings.proposals} proposals with the checked "
-            "masks, drawn from the prompt on, with the adapter that had not seen them.",
+            "masks, drawn from the prompt on, with the adapter that had not learnt from them. They did choose "
+            "the round of training that was kept, which flatters a little.",
             "organs": score_table(outcome.before, outcome.after),
         },
         "forgetting": {
