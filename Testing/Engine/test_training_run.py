@@ -304,6 +304,8 @@ def command(tmp_path: Path, *words: str) -> int:
 
 
 def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = Path(shutil.copytree(data, tmp_path / "data"))
+    shutil.copy(data / "case_0_image.nii.gz", data / "unnamed_image.nii.gz")
     config = write_configuration(tmp_path / "config.json", configuration(1))
     words = [
         "all",
@@ -319,6 +321,7 @@ def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
     assert command(tmp_path, *words) == 0
     printed = capsys.readouterr()
     assert "progidiff-smoke-test" in printed.out and "control: 1 steps" in printed.err
+    assert "Not used, because no organ is labelled by name: unnamed" in printed.err
     record = json.loads((tmp_path / "run" / "progidiff-smoke-test" / "training_data.json").read_text())
     assert record["kept_aside"] == ["case_0"] and (tmp_path / "c" / "CT__case_1.npz").is_file()
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "train a model of your own, stage by stage or all at once"
 
-_WHAT = ("locator", "encoder", "autoencoder", "generator", "control", "assemble", "all")
+_BASELINE = "unet"  # a plain U-Net to compare with; no part of the model
+_WHAT = ("locator", "encoder", "autoencoder", "generator", "control", "assemble", "all", _BASELINE)
 _SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -85,14 +86,20 @@ def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     import diffusers
     import transformers
 
+    from progidiff.training.pack import without_labels
     from progidiff.training.run import DataSelection, TrainingRun
 
     for library in (diffusers, transformers):
         library.logging.set_verbosity_error()
         library.logging.disable_progress_bar()
+    kind = TrainingRun
+    if options.stage == _BASELINE:
+        from progidiff.training.unet_baseline import UNetRun
+
+        kind = UNetRun
     bar = _Bar()
     with bar:
-        training = TrainingRun(
+        training = kind(
             options.output,
             _configuration(options),
             DataSelection(tuple(options.data), _ids(options.exclude), options.fold),
@@ -105,6 +112,8 @@ def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
             on_progress=bar.progress,
             cancelled=stopped,
         )
+        if unused := without_labels(options.data):
+            bar.say(f"Not used, because no organ is labelled by name: {', '.join(unused)}")
         stages = training.stages if options.stage == "all" else [options.stage]
         training.configuration = _limited(training.configuration, stages, options.minutes)
         for stage in stages:

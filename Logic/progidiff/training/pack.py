@@ -68,6 +68,11 @@ def select_cases(
     return kept, sorted(aside)
 
 
+def without_labels(folders: Sequence[Path]) -> list[str]:
+    """Ids of the cases that cannot be learnt from, because no organ of theirs is labelled by name."""
+    return sorted(case.id for folder in folders for case in find_cases(folder) if not case.has_label)
+
+
 def _held_out(cases: Sequence[Case], fold: tuple[int, int] | None) -> list[str]:
     """Ids of the cases that a fold keeps aside for measuring."""
     if fold is None:
