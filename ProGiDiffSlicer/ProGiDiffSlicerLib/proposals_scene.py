@@ -56,9 +56,9 @@ def attach_to_volume(node: Any, volume: Any) -> None:
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    volume_item = hierarchy.GetItemByDataNode(volume)
-    if volume_item:
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), hierarchy.GetItemParent(volume_item))
+    volume_item, item = hierarchy.GetItemByDataNode(volume), hierarchy.GetItemByDataNode(node)
+    if volume_item and item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volume_item))
 
 
 def reference_volume(node: Any) -> Any:
@@ -118,12 +118,23 @@ def mask_in_volume(node: Any, segment_id: str) -> np.ndarray:
     extent = image.GetExtent()
     if extent[0] > extent[1] or image.GetPointData().GetScalars() is None:
         return mask
+    if not _is_on_grid_of(image, volume):  # somebody chose another geometry in the Segment Editor
+        array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+        return array.transpose(2, 1, 0) > 0
     shape = [extent[2 * a + 1] - extent[2 * a] + 1 for a in range(3)]
     values = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(shape[::-1]).transpose(2, 1, 0)
     inside = [(max(extent[2 * a], 0), min(extent[2 * a + 1] + 1, mask.shape[a])) for a in range(3)]
     source = tuple(slice(lo - extent[2 * a], hi - extent[2 * a]) for a, (lo, hi) in enumerate(inside))
     mask[tuple(slice(lo, hi) for lo, hi in inside)] = values[source] > 0
     return mask
+
+
+def _is_on_grid_of(image: Any, volume: Any) -> bool:
+    of_image, of_volume = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(of_image)
+    volume.GetIJKToRASMatrix(of_volume)
+    both = [slicer.util.arrayFromVTKMatrix(m) for m in (of_image, of_volume)]
+    return bool(np.allclose(*both, atol=1e-4))
 
 
 def labelmap(mask: np.ndarray, region: list[list[int]], volume: Any) -> Any:

@@ -174,3 +174,27 @@ def test_a_folder_of_patients_one_scene_after_the_other(logic, module):
         assert target.GetSegmentation().GetNumberOfSegments() == 2
         pids.add(logic.engine.greeting["pid"])
     assert len(pids) == 1, "the engine was to stay warm"
+
+
+def test_a_segment_on_a_finer_grid_is_read_on_the_grid_of_its_volume(logic, volume):
+    """The Segment Editor lets people oversample."""
+    from ProGiDiffSlicerLib import proposals_scene
+
+    proposal = logic.segment(volume, "liver", proposals=2)[1]
+    node = logic.proposals_of(volume).node
+    before = proposals_scene.mask_in_volume(node, proposal.id)
+    fine = slicer.vtkOrientedImageData()
+    coarse = slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(proposal.id, coarse)
+    fine.DeepCopy(coarse)
+    fine.SetSpacing(*[s / 2 for s in coarse.GetSpacing()])
+    extent = coarse.GetExtent()
+    fine.SetExtent(*[2 * e + (i % 2) for i, e in enumerate(extent)])
+    fine.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    resample = slicer.vtkOrientedImageDataResample
+    assert resample.ResampleOrientedImageToReferenceOrientedImage(coarse, fine, fine, False)
+    segment = node.GetSegmentation().GetSegment(proposal.id)
+    segment.RemoveAllRepresentations()
+    segment.AddRepresentation("Binary labelmap", fine)
+    after = proposals_scene.mask_in_volume(node, proposal.id)
+    assert after.shape == before.shape and (after != before).mean() < 0.02 and after.any()
