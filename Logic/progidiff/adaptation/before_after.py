@@ -132,12 +132,12 @@ def measure_phantom(
     on_share: OnShare,
     cancelled: Callable[[], bool],
 ) -> Measured:
-    """Dice of one proposal for every organ that a phantom has."""
+    """Dice of one proposal in one step for every organ that a phantom has: quick, and enough to compare."""
     organs = [organ for organ in organ_table().organs if (label.array == organ.label).any()]
     prepared = segmenter.prepare(image, image.modality)
     dice = {}
     for number, organ in enumerate(organs):
-        found = segmenter.propose(prepared, target_of(organ.id), 1, seed=seed, cancelled=cancelled)
+        found = segmenter.propose(prepared, target_of(organ.id), 1, steps=1, seed=seed, cancelled=cancelled)
         drawn = found.consensus.mask if found.consensus is not None else np.zeros(image.shape, bool)
         dice[organ.id] = _dice(drawn, label.array == organ.label)
         on_share((number + 1) / len(organs))

@@ -70,8 +70,8 @@ def describe(
         "verdict": verdict(outcome, settings.least_gain),
         "measured": {
             "how": f"{outcome.how} Dice of the consensus of {settings.proposals} proposals with the checked "
-            "masks, drawn from the prompt on, with the adapter that had not learnt from them. They did choose "
-            "the round of training that was kept, which flatters a little.",
+            "masks, drawn from the prompt on, with the adapter that had not learnt from them. They did "
+            "choose the round of training that was kept, which flatters a little.",
             "organs": score_table(outcome.before, outcome.after),
         },
         "forgetting": {
@@ -142,8 +142,8 @@ def verdict(outcome: Outcome, least_gain: float) -> str:
 def _forgetting(outcome: Outcome) -> str:
     before, after = outcome.phantom_before, outcome.phantom_after
     text = (
-        f"One proposal of every organ on a synthesised {outcome.cases[0].modality} patient that no training "
-        f"contains: mean Dice {before.mean:.3f} before, {after.mean:.3f} after."
+        f"A one-step proposal of every organ on a synthesised {outcome.cases[0].modality} patient that no "
+        f"training contains: mean Dice {before.mean:.3f} before, {after.mean:.3f} after."
     )
     if before.mean - after.mean > _FORGOTTEN:
         text += " Something was forgotten: switch the adapter off for organs and scanners it has not learnt."

@@ -41,6 +41,7 @@ class AdaptProgress:
     held_out_loss: float | None = None
 
 
+_ENOUGH = 0.1  # share of a stage from which its own pace says more than what was expected
 OnAdaptProgress = Callable[[AdaptProgress], None]
 
 
@@ -88,9 +89,10 @@ class Meter:
             return
         stages = list(STAGES)
         later = sum(self.expected[stage] for stage in stages[stages.index(self._stage) + 1 :])
-        present = self.expected[self._stage]
+        elapsed = time.monotonic() - self._start
+        present = elapsed / share if share >= _ENOUGH else max(self.expected[self._stage], elapsed)
         left = later + present * (1 - share)
-        done = self._done + present * share
+        done = self._done + elapsed
         self._fraction = max(self._fraction, done / max(done + left, 1e-9))
         self._on_progress(
             AdaptProgress(
