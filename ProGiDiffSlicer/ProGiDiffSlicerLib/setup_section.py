@@ -11,6 +11,7 @@ import slicer
 from ProGiDiffSlicerLib import installation, settings
 from ProGiDiffSlicerLib.errors import SegmentationError
 
+_MAY_BREAK = "/&#8203;"  # long paths must not widen the panel
 _GREEN, _RED, _GREY = "#2e7d32", "#b3261e", "#777777"
 
 
@@ -91,6 +92,6 @@ class SetupSection:
             color = _GREY if ok is None else _GREEN if ok else _RED
             rows.append(
                 f'<tr><td style="color:{color}">●&nbsp;</td><td><b>{html.escape(name)}</b>&nbsp;&nbsp;</td>'
-                f"<td>{html.escape(value)}</td></tr>"
+                f"<td>{html.escape(value).replace('/', _MAY_BREAK)}</td></tr>"
             )
         self._ui.setupLabel.setText(f"<table>{''.join(rows)}</table>")
