@@ -109,10 +109,10 @@ class OrganSlices:
         self, index: int, organ: int, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, int, float]:
         case, (low, high) = self.cases[index], self.boxes[index][organ]
-        spacing = np.array(case.spacing)
         k = self._slice_number(case, organ, low[0], high[0], rng)
-        pixel = crop_pixel_mm((high - low + 1)[1:] * spacing[1:], self.crop) * rng.uniform(0.8, 1.25)
-        center = (low + high)[1:] / 2 * spacing[1:] + rng.normal(0, 0.05 * pixel * self.crop, 2)
+        middle, pixel = self._window(index, organ)
+        pixel *= rng.uniform(0.8, 1.25)
+        center = middle + rng.normal(0, 0.05 * pixel * self.crop, 2)
         grid = self._crop_grid(case, center, pixel, rng)
         label = torch.from_numpy(case.label[k])[None, None].float()
         drawn = F.grid_sample(label, grid, mode="nearest", align_corners=False)[0, 0].long()
@@ -121,6 +121,13 @@ class OrganSlices:
         known[[0, *case.known_on(k)]] = True
         drawn = torch.where(known[drawn], drawn, 0)
         return self._neighbours(case, k, grid, rng), drawn, mask, known, organ, float(pixel)
+
+    def _window(self, index: int, organ: int) -> tuple[np.ndarray, float]:
+        """Middle of the crop in mm along (j, i), and its pixel in mm, before they are varied."""
+        low, high = self.boxes[index][organ]
+        spacing = np.array(self.cases[index].spacing)[1:]
+        pixel = crop_pixel_mm((high - low + 1)[1:] * spacing, self.crop)
+        return (low + high)[1:] / 2 * spacing, pixel
 
     def _slice_number(
         self, case: PackedCase, organ: int, low: float, high: float, rng: np.random.Generator
