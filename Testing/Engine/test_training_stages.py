@@ -33,7 +33,7 @@ def step(stage: Stage, batch: int = 4, seed: int = 0) -> dict[str, float]:
     losses = stage(batch, np.random.default_rng(seed))
     torch.stack(list(losses.values())).sum().backward()
     assert all(torch.isfinite(value) for value in losses.values())
-    return {name: float(value) for name, value in losses.items()}
+    return {name: value.item() for name, value in losses.items()}
 
 
 def learns(module: nn.Module) -> bool:
