@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 
 from progidiff.errors import DeviceError
 from progidiff.model_list import weights_hash
-from progidiff.pipelines.locate import OrganBox, canonical_mm, crop_around, locate, slice_distance
+from progidiff.pipelines.locate import OrganBox, box_of, crop_around, locate, slice_distance
 from progidiff.pipelines.model_folder import model_folder
 from progidiff.pipelines.registry import Features, SegmentationPipeline, load_pipeline
-from progidiff.prompts import Target, organ_table, parse_prompt
-from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise, tidy
+from progidiff.prompts import Organ, Target, organ_table, parse_prompt
+from progidiff.proposals import (
+    Proposal,
+    ProposalSet,
+    Provenance,
+    SegmentationResult,
+    keep_largest_components,
+    summarise,
+    tidy,
+)
 from progidiff.proposals.regions import bounding_region
 from progidiff.quality import check_numbers
 from progidiff.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Promises, SteerOptions, Voxels
@@ -33,6 +41,7 @@ from progidiff.volumes import (
 
 OnStep = Callable[[int, int], None]
 OnProposal = Callable[[Proposal], None]
+_LEAST_SEEN = 20  # voxels; fewer say nothing about where an organ is
 _LEAST_PROBABILITY = 0.01  # below, a proposal's probability is not kept
 
 
@@ -330,7 +339,7 @@ class Segmenter:
                 previous, crop = crop, self.crop_at(prepared, box)
                 if previous is not None and np.allclose(previous.grid.affine, crop.grid.affine):
                     break
-                box = self._box_seen(crop, organ.label) or box
+                box = self._box_seen(crop, organ) or box
             prepared.crops[organ.id] = crop
         return prepared.crops[organ.id]
 
@@ -344,19 +353,12 @@ class Segmenter:
         with torch.no_grad():
             return OrganCrop(grid, self.pipeline.encode_image(stack, float(grid.spacing[0])))
 
-    def _box_seen(self, crop: OrganCrop, label: int) -> OrganBox | None:
+    def _box_seen(self, crop: OrganCrop, organ: Organ) -> OrganBox | None:
         """Where the auxiliary head sees the organ in the window; None if nowhere."""
-        seen = (crop.features.organs.argmax(1) == label).cpu().numpy().transpose(2, 1, 0)
-        if seen.sum() < 20:
+        seen = (crop.features.organs.argmax(1) == organ.label).cpu().numpy().transpose(2, 1, 0)
+        if seen.sum() < _LEAST_SEEN:
             return None
-        from progidiff.proposals.cleaning import keep_largest_components
-
-        where = np.argwhere(keep_largest_components(seen, 0.2))
-        corner = canonical_mm(crop.grid.affine[:3, 3])
-        return OrganBox(
-            corner + (where.min(0) - 0.5) * crop.grid.spacing,
-            corner + (where.max(0) + 0.5) * crop.grid.spacing,
-        )
+        return box_of(np.argwhere(keep_largest_components(seen, 0.2)), crop.grid, organ)
 
 
 def to_proposal(

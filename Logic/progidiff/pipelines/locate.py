@@ -16,6 +16,7 @@ FINEST_SLICE_MM = 3.0
 _BEYOND_MM = 12.0  # slices drawn above and below the coarse box; training draws as many
 _LEAST_PEAK = 0.15  # a coarse probability that stays below this is no organ
 _LARGEST_SHARE = 1.8  # of the typical extent: what exceeds it is not all organ
+_SMALLEST_SHARE = 0.7  # what is smaller was probably not seen whole, as happens to thin vessels
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,24 @@ def locate(probability: NDArray[np.floating], grid: Grid, organ: Organ) -> Organ
     if count > 1:
         mass = ndimage.sum_labels(probability, parts, np.arange(1, count + 1))
         inside = np.isin(parts, 1 + np.flatnonzero(mass >= 0.25 * mass.max()))
-    where = np.argwhere(inside)
-    spacing = grid.spacing
-    corner = canonical_mm(grid.affine[:3, 3])
-    low = corner + (where.min(0) - 0.5) * spacing
-    high = corner + (where.max(0) + 0.5) * spacing
+    return box_of(np.argwhere(inside), grid, organ)
+
+
+def box_of(where: NDArray[np.integer], grid: Grid, organ: Organ) -> OrganBox:
+    """The box around voxels that show an organ, kept within what is plausible for its size.
+
+    Args:
+        where: (N, 3) voxel indices on `grid`, a canonical axial grid.
+        grid: their grid.
+        organ: gives the usual extent.
+    """
+    corner, spacing = canonical_mm(grid.affine[:3, 3]), grid.spacing
+    typical = np.asarray(organ.typical_extent_mm, float)
     center = corner + np.median(where, 0) * spacing
-    reach = np.asarray(organ.typical_extent_mm) * _LARGEST_SHARE
-    return OrganBox(np.maximum(low, center - reach), np.minimum(high, center + reach))
+    low = np.maximum(corner + (where.min(0) - 0.5) * spacing, center - _LARGEST_SHARE * typical)
+    high = np.minimum(corner + (where.max(0) + 0.5) * spacing, center + _LARGEST_SHARE * typical)
+    missing = np.maximum(_SMALLEST_SHARE * typical - (high - low), 0) / 2
+    return OrganBox(low - missing, high + missing)
 
 
 def crop_around(box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid) -> Grid:
