@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -187,3 +191,58 @@ def test_a_full_disk_in_the_middle_of_training_loses_no_case(
     assert len(cases.cases()) == 2
     assert not (tmp_path / "a").exists()
     assert segmenter.adapter == ""
+
+
+def test_a_damaged_checkpoint_begins_that_training_anew(tmp_path: Path, dice: dict[str, float]) -> None:
+    segmenter, cases, stages = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
+    with pytest.raises(Cancelled):
+        adapt(
+            segmenter,
+            cases,
+            tmp_path / "a",
+            settings=SETTINGS,
+            on_progress=lambda r: stages.append(r.stage),
+            cancelled=lambda: "draw" in stages,
+        )
+    (tmp_path / "a.training" / "draw" / "checkpoint.safetensors").write_bytes(b"cut off")
+    assert adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS).improved
+
+
+def test_a_process_killed_in_training_loses_nothing_and_is_continued(
+    tmp_path: Path, dice: dict[str, float]
+) -> None:
+    cases = library(tmp_path / "cases", 2)
+    settings = replace(SETTINGS, most_steps=10_000, minutes=5.0)
+    program = (
+        "import sys\n"
+        "from dataclasses import replace\n"
+        "from pathlib import Path\n"
+        "from adaptation_samples import SETTINGS, library, scan, tiny_segmenter\n"
+        "from progidiff.adaptation import adapt as file\n"
+        "from progidiff.adaptation.before_after import Measured\n"
+        "from progidiff.adaptation.case_library import CaseLibrary\n"
+        "file.make_phantom = lambda *_: (None, None)\n"
+        "file.measure_cases = lambda *_: Measured({'liver': 0.4}, [])\n"
+        "file.measure_phantom = lambda *_: Measured({'spleen': 0.9}, [])\n"
+        "cases = CaseLibrary(Path(sys.argv[1]) / 'cases').cases()\n"
+        "settings = replace(SETTINGS, most_steps=10_000, minutes=5.0)\n"
+        "tell = lambda r: print(r.stage, r.step, flush=True)\n"
+        "file.adapt(tiny_segmenter(), cases, Path(sys.argv[1]) / 'a', settings=settings, on_progress=tell)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, env=env, text=True
+    )
+    assert trainer.stdout is not None
+    for line in trainer.stdout:
+        if line.startswith("find") and line.split()[1] != "0":
+            break
+    trainer.send_signal(signal.SIGKILL)
+    assert trainer.wait() == -signal.SIGKILL
+    trainer.stdout.close()
+    assert [len(case.organs) for case in cases.cases()] == [1, 1]
+    plan = tmp_path / "a.training" / "plan.json"
+    content = json.loads(plan.read_text())
+    write_json(plan, {**content, "steps": dict.fromkeys(content["steps"], 3)})  # so that the rest is short
+    adapter = adapt(tiny_segmenter(), cases.cases(), tmp_path / "a", settings=settings)
+    assert adapter.facts["measured"]["organs"]["liver"] == {"before": 0.4, "after": 0.8}

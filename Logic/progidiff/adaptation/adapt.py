@@ -35,7 +35,7 @@ from progidiff.adaptation.outcome import Outcome, describe, write_adapter
 from progidiff.adaptation.progress import Meter, OnAdaptProgress
 from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
-from progidiff.errors import CasesError, OutputError
+from progidiff.errors import CasesError, ModelError, OutputError
 from progidiff.training.phantom import make_phantom
 
 if TYPE_CHECKING:
@@ -265,7 +265,11 @@ class _Adaptation:
         steps = self.plan["steps"][stage]
         if stage.endswith("_all"):  # no longer than had proved good
             steps = min(steps, self.plan["kept"].get(stage.removesuffix("_all"), 0))
-        fitted = self.lessons.train(stage, teaching, judging, steps, self.meter, self.cancelled)
+        try:
+            fitted = self.lessons.train(stage, teaching, judging, steps, self.meter, self.cancelled)
+        except ModelError:  # a checkpoint that a power cut has damaged: this training begins anew
+            shutil.rmtree(self.work / stage)
+            fitted = self.lessons.train(stage, teaching, judging, steps, self.meter, self.cancelled)
         if fitted is not None:
             self.plan["kept"][stage] = fitted.steps
             self.plan["losses"][stage] = fitted.losses

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from progidiff.adaptation.files import write_json
-from progidiff.errors import Cancelled
+from progidiff.errors import Cancelled, ModelError
 from progidiff.out_of_memory import is_out_of_memory, release_memory
 from progidiff.training.loop import Progress, Schedule, Stage, train
 
@@ -62,6 +63,7 @@ def fit(
 
     Raises:
         Cancelled: `cancelled` said so; calling again with the same folder continues.
+        ModelError: a checkpoint in the folder is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     best, record = folder / "best.safetensors", folder / "rounds.json"
@@ -135,13 +137,14 @@ class _Pause:
 
 
 def _checkpoint_step(folder: Path) -> int:
-    from safetensors import safe_open
-
     checkpoint = folder / "checkpoint.safetensors"
     if not checkpoint.is_file():
         return 0
-    with safe_open(checkpoint, "pt") as file:
-        return int((file.metadata() or {})["step"])
+    try:
+        with safe_open(checkpoint, "pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (SafetensorError, KeyError) as error:
+        raise _damaged(checkpoint) from error
 
 
 def _trainable(stage: Stage) -> dict[str, nn.Parameter]:
@@ -156,9 +159,16 @@ def _keep(stage: Stage, path: Path) -> None:
 
 
 def _put_back(stage: Stage, path: Path) -> None:
-    tensors = load_file(path)
-    for name, parameter in _trainable(stage).items():
-        parameter.data.copy_(tensors[name])
+    try:
+        tensors = load_file(path)
+        for name, parameter in _trainable(stage).items():
+            parameter.data.copy_(tensors[name])
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"The checkpoint {path} is damaged.", "Delete its folder and start the training again.")
 
 
 def seconds_per_step(stage: Stage, batch: int, precision: str) -> float:
