@@ -213,8 +213,8 @@ def _organ(entry: dict[str, Any]) -> Organ:
 def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> Organ:
     """A finding has the side and the size of its organ; its English names are made from the organ's."""
     codes = entry["snomed"]
-    english = finding_names([*organ.synonyms["en"], *organ.adjectives])
-    shared = [name for g in groups if organ.id in g.organs and len(g.organs) == 2 for name in _english(g)]
+    owners = [organ, *(g for g in groups if organ.id in g.organs and len(g.organs) == 2)]
+    english = [name for owner in owners for name in finding_names(owner.synonyms["en"], owner.adjectives)]
     return Organ(
         id=entry["id"],
         name=entry["name"],
@@ -226,7 +226,7 @@ def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> 
             Code(*codes["type"]),
             Code(*codes["modifier"]) if codes["modifier"] else None,
         ),
-        synonyms={"en": (*english, *finding_names(shared)), **_names_by_language(entry["synonyms"])},
+        synonyms={"en": tuple(english), **_names_by_language(entry["synonyms"])},
         adjectives=(),
         abbreviations=(),
         with_article={},
@@ -237,15 +237,13 @@ def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> 
     )
 
 
-def finding_names(organ_names: Iterable[str]) -> list[str]:
-    """ "liver tumor", "lesion in the liver" and so on, for all English names of an organ."""
+def finding_names(organ_names: Iterable[str], adjectives: Iterable[str]) -> list[str]:
+    """ "liver tumor", "hepatic lesion", "mass in the liver" and so on, for all English names of an organ."""
     patterns = ("{o} {f}", "{f} of the {o}", "{f} in the {o}", "{f} in {o}", "{f} of {o}")
     words = FINDING_WORDS.split()
-    return [pattern.format(o=o, f=f) for o in organ_names for f in words for pattern in patterns]
-
-
-def _english(group: Group) -> list[str]:
-    return [*group.synonyms["en"], *group.adjectives]
+    spoken = [name for name in organ_names if "," not in name]
+    described = [f"{adjective} {f}" for adjective in adjectives for f in words]
+    return [*described, *(pattern.format(o=o, f=f) for o in spoken for f in words for pattern in patterns)]
 
 
 def _group(entry: dict[str, Any]) -> Group:

@@ -133,6 +133,6 @@ def add_lesion(image: Volume, label: Volume, organ: str, seed: int) -> tuple[Vol
         raise UsageError(f"No lesion can be grown in “{organ}”.", "Choose a larger organ of the image.")
     low, high = (0.0, 2 * HU_PER_UNIT) if image.modality == "CT" else np.percentile(image.array, [1.0, 99.0])
     unit = (float(high) - float(low)) / 2 or 1.0
-    painted = paint_lesion(image.array / unit, cover, rng) * unit
+    painted = np.where(cover > 0, paint_lesion(image.array / unit, cover, rng) * unit, image.array)
     marked = np.where(cover > 0.5, np.uint8(finding.label), label.array)
     return replace(image, array=painted.astype(np.float32)), replace(label, array=marked)

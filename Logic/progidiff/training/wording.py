@@ -20,7 +20,7 @@ _PER_ORGAN = 2000
 _TEMPLATES = (
     "{n}", "the {n}", "segment the {n}", "segment {n}", "outline the {n}", "show me the {n}", "find the {n}",
     "mark {n}", "where is the {n}?", "delineate the {n} please", "please segment the {n}", "is there a {n}?",
-    "contour of the {n}", "mask of the {n}", "{n} segmentation", "any {n}", "all {n}", "{n} on this scan",
+    "contour of the {n}", "mask of the {n}", "{n} segmentation", "any {n}", "{n} on this scan",
     "I need the {n}", "can you see a {n}?", "highlight the {n} in this CT", "{n} volume", "extract {n}",
 )  # fmt: skip
 

@@ -1,0 +1,269 @@
+"""A training run of TextDiffSeg: one stage, from packed cases to a model folder with its card.
+
+RUN/recipe.json                what was asked for, and which cases
+RUN/tokenizer/                 the vocabulary, kept so that a resumed run speaks the same language
+RUN/textdiffseg/               checkpoint.safetensors, losses.jsonl
+RUN/NAME/                      the model folder
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import BertModel, BertTokenizer
+
+from progidiff.errors import CasesError, ModelError, UsageError
+from progidiff.pipelines.locator import OrganLocator
+from progidiff.pipelines.textdiffseg.build import (
+    EMBEDDED,
+    TINY,
+    Without,
+    build_pipeline,
+    ready_made_bert,
+)
+from progidiff.prompts import organ_table
+from progidiff.training.assemble import save_half
+from progidiff.training.case_store import PackedCase
+from progidiff.training.loop import Progress, Report, Schedule, train
+from progidiff.training.textdiffseg import TextDiffSegStage
+from progidiff.training.volume_data import OrganVolumes
+from progidiff.training.wording import train_bert_tokenizer
+
+SIZES = {"embedded": EMBEDDED, "tiny": TINY}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, and how.
+
+    Attributes:
+        name: of the model folder that comes out.
+        size: "embedded" or "tiny".
+        without: ablations.
+        text_model: BERT to start from, a folder or a hub id such as "dmis-lab/biobert-v1.1", which stays
+            frozen; "" trains a small one of its own.
+        vocabulary: tokens of the own tokenizer.
+        lesions: how often an organ that can have one gets a synthesised lesion; 0 trains organs only.
+        appearance: strength of the appearance randomisation, 0…1.
+        depths: slices of the training pieces; each batch takes one of them.
+        default_steps, eta: of sampling, see `TextDiffSegPipeline`.
+        schedule: of the training.
+    """
+
+    name: str = "textdiffseg-abdomen-small"
+    size: str = "embedded"
+    without: Without = field(default_factory=Without)
+    text_model: str = ""
+    vocabulary: int = 1500
+    lesions: float = 0.4
+    appearance: float = 1.0
+    depths: tuple[int, ...] = (16, 24)
+    default_steps: int = 4
+    eta: float = 0.9
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(
+            steps=100_000, batch=2, learning_rate=7e-4, warmup=200, ema_decay=0.998
+        )
+    )
+
+    def with_minutes(self, minutes: float) -> Recipe:
+        """The same with a time limit."""
+        return replace(self, schedule=replace(self.schedule, max_minutes=minutes))
+
+
+class TextDiffSegRun:
+    """One run folder; the same call again continues where it stopped.
+
+    Args:
+        folder: created if need be.
+        cases: packed cases; those without image do not teach.
+        locator: trained by the stage `locator`, or another model's.
+        recipe: what is trained.
+        device: "auto", "cpu" or "cuda".
+        allow_download: a text model that is not on this computer may be downloaded.
+
+    Raises:
+        UsageError: the folder was begun with another recipe, or the size is not known.
+        CasesError: no case has an image and an organ.
+        ModelError: the text model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cases: Sequence[PackedCase],
+        locator: OrganLocator,
+        recipe: Recipe,
+        *,
+        device: str = "auto",
+        allow_download: bool = False,
+    ) -> None:
+        if recipe.size not in SIZES:
+            raise UsageError(f"There is no size {recipe.size!r}.", f"Known are: {', '.join(SIZES)}.")
+        self.folder, self.recipe, self.device = folder, recipe, device
+        self.cases = [case for case in cases if case.image is not None and case.label.any()]
+        if not self.cases:
+            raise CasesError("None of the training cases has an image and an organ.", "Give other --data.")
+        self._note()
+        torch.manual_seed(recipe.schedule.seed)
+        size = SIZES[recipe.size]
+        text_encoder, tokenizer = self._text(allow_download)
+        self.pipeline = build_pipeline(
+            size,
+            tokenizer,
+            locator.requires_grad_(False),
+            text_encoder=text_encoder,
+            without=recipe.without,
+            default_steps=recipe.default_steps,
+            eta=recipe.eta,
+            findings=organ_table().finding_ids if recipe.lesions else (),
+        )
+        volumes = OrganVolumes(
+            self.cases, size.crop, recipe.depths, appearance=recipe.appearance, lesions=recipe.lesions
+        )
+        frozen = ("text_encoder",) if recipe.text_model else ()
+        self.stage = TextDiffSegStage(self.pipeline, volumes, frozen)
+
+    def train(
+        self, on_progress: Progress | None = None, cancelled: Callable[[], bool] = lambda: False
+    ) -> dict[str, float]:
+        """Train until the recipe's steps or minutes, those of earlier calls included, are up.
+
+        Returns:
+            The last running losses.
+        """
+        folder, start, before = self.folder / "textdiffseg", time.monotonic(), self.minutes
+
+        def tell(report: Report) -> None:
+            minutes = before + (time.monotonic() - start) / 60
+            (folder / "minutes.json").write_text(json.dumps(minutes))
+            if on_progress is not None:
+                on_progress(report)
+
+        schedule = replace(self.recipe.schedule, minutes_done=before)
+        return train(self.stage, schedule, folder, on_progress=tell, cancelled=cancelled, device=self.device)
+
+    @property
+    def minutes(self) -> float:
+        """How long it has trained so far."""
+        path = self.folder / "textdiffseg" / "minutes.json"
+        return float(json.loads(path.read_text())) if path.is_file() else 0.0
+
+    def save(self) -> Path:
+        """Write the model folder `RUN/NAME` in half precision, with its card; an earlier one is replaced.
+
+        The pipeline is rounded to half precision by this.
+        """
+        final, partial = self.folder / self.recipe.name, self.folder / f"{self.recipe.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        save_half(self.pipeline, partial)
+        (partial / "README.md").write_text(self._card(), encoding="utf-8")
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        self.pipeline.to(torch.float32)
+        return final
+
+    def _text(self, allow_download: bool) -> tuple[BertModel | None, BertTokenizer]:
+        if self.recipe.text_model:
+            return ready_made_bert(self.recipe.text_model, allow_download)
+        kept = self.folder / "tokenizer"
+        if not kept.is_dir():
+            train_bert_tokenizer(self.recipe.vocabulary).save_pretrained(kept)
+        return None, BertTokenizer.from_pretrained(kept, local_files_only=True)
+
+    def _note(self) -> None:
+        """Writes `recipe.json`, or refuses to go on with another recipe than the folder's."""
+        path = self.folder / "recipe.json"
+        recipe = json.loads(json.dumps(asdict(self.recipe)))
+        recipe.pop("schedule")
+        if path.is_file():
+            known = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+            changed = sorted(name for name in recipe if known.get(name) != recipe[name])
+            if changed:
+                raise UsageError(
+                    f"{self.folder} was begun with another {', '.join(changed)}.",
+                    "Give the same again, or another --output.",
+                )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        cases = [case.id for case in self.cases]
+        path.write_text(json.dumps({"recipe": recipe, "cases": cases}, indent=1) + "\n", encoding="utf-8")
+
+    def _card(self) -> str:
+        recipe, parts = self.recipe, self.pipeline.components.items()
+        weights = {n: m for n, m in parts if isinstance(m, torch.nn.Module)}
+        counts = {n: sum(p.numel() for p in m.parameters()) / 1e6 for n, m in weights.items()}
+        domains = {d: sum(c.domain == d for c in self.cases) for d in sorted({c.domain for c in self.cases})}
+        lines = [
+            f"# {recipe.name}",
+            "",
+            "Draws proposals of abdominal organs and of findings in them from a text prompt, as volumes: "
+            "TextDiffSeg (arXiv 2504.11825). Research use only; not a medical device.",
+            "",
+            f"- Trained {_step(self.folder / 'textdiffseg' / 'checkpoint.safetensors')} steps of "
+            f"{recipe.schedule.batch} pieces in {self.minutes:.0f} minutes",
+            "- Cases: " + ", ".join(f"{n} {domain}" for domain, n in domains.items()),
+            f"- Left out for comparison: {_words(recipe.without) or 'nothing'}",
+            f"- Text encoder: {recipe.text_model or 'a small BERT, trained with the rest'}",
+            "- Findings: "
+            + (self.pipeline.config.findings or "none")
+            + " (learnt from synthesised lesions only: no figure for real ones)",
+            f"- Sampling: {recipe.default_steps} steps, eta {recipe.eta:g}",
+            "",
+            "| part | parameters |",
+            "| --- | --- |",
+            *(f"| {name} | {count:.2f} M |" for name, count in counts.items()),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def recipe_with(values: Mapping[str, Any]) -> Recipe:
+    """The default recipe with some values changed, such as `{"lesions": 0, "without": ["text"]}`.
+
+    Raises:
+        UsageError: an unknown key or ablation.
+    """
+    changed = dict(values)
+    without = changed.pop("without", ())
+    for names, kind in ((changed, Recipe), (without, Without)):
+        unknown = sorted(set(names) - {f.name for f in fields(kind)})
+        if unknown:
+            known = ", ".join(f.name for f in fields(kind))
+            raise UsageError(f"{', '.join(unknown)} is not known.", f"Known are: {known}.")
+    return Recipe(**changed, without=Without(**dict.fromkeys(without, True)))
+
+
+def read_locator(folder: Path) -> OrganLocator:
+    """A trained locator: its own folder, a model folder, or a training run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    for place in (folder, folder / "locator", folder / "locator" / "parts" / "locator"):
+        if (place / "config.json").is_file():
+            try:
+                return OrganLocator.from_pretrained(
+                    place, use_safetensors=True, local_files_only=True
+                ).float()
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ModelError(f"{place} cannot be loaded ({reason}).", "Train it again.") from error
+    raise ModelError(f"{folder} holds no locator.", "First: progidiff train locator.")
+
+
+def _words(without: Without) -> str:
+    return ", ".join(name.replace("_", " ") for name, left_out in asdict(without).items() if left_out)
+
+
+def _step(checkpoint: Path) -> int:
+    if not checkpoint.is_file():
+        return 0
+    with safe_open(checkpoint, "pt") as file:
+        return int((file.metadata() or {})["step"])

@@ -1,0 +1,243 @@
+"""TextDiffSeg learns: lesions, pieces of volumes, the joint loss, runs that resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from progidiff.errors import CasesError, ModelError, UsageError
+from progidiff.pipelines.registry import load_pipeline
+from progidiff.pipelines.textdiffseg.build import Without
+from progidiff.pipelines.textdiffseg.text import encode_text
+from progidiff.prompts import organ_table, parse_prompt
+from progidiff.training.lesions import add_lesion, finding_in, lesion_cover
+from progidiff.training.loop import Schedule
+from progidiff.training.phantom import make_phantom
+from progidiff.training.textdiffseg import TextDiffSegStage
+from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun, read_locator, recipe_with
+from progidiff.training.volume_data import OrganVolumes, VolumeBatch
+from progidiff.training.wording import Wording, finding_captions, train_bert_tokenizer
+from textdiffseg_samples import packed_case, tiny_pipeline, tokenizer
+from tiny_models import tiny_locator
+
+LIVER, LIVER_TUMOR = 6, 14
+
+
+def volumes(**options: object) -> OrganVolumes:
+    cases = [packed_case("CT"), packed_case("MR", 1)]
+    return OrganVolumes(cases, 32, (8,), **{"lesions": 0.0, **options})  # type: ignore[arg-type]
+
+
+# Lesions
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_a_lesion_grows_inside_its_organ_and_nowhere_else(modality: str) -> None:
+    image, label = make_phantom(3, modality, (64, 64, 16), (5.4, 5.4, 12.0))  # type: ignore[arg-type]
+    with_lesion, marked = add_lesion(image, label, "liver", seed=1)
+    lesion = marked.array == LIVER_TUMOR
+    assert lesion.sum() >= 8
+    assert (label.array[lesion] == LIVER).all()
+    outside = label.array != LIVER
+    assert np.array_equal(with_lesion.array[outside], image.array[outside])
+    change = np.abs(with_lesion.array - image.array)
+    assert change[lesion].mean() > 0.05 * image.array.std()
+    assert np.array_equal(with_lesion.affine, image.affine)
+    again, _ = add_lesion(image, label, "liver", seed=1)
+    assert np.array_equal(again.array, with_lesion.array)
+
+
+def test_no_lesion_in_a_sliver_or_in_an_organ_without_findings() -> None:
+    inside = np.zeros((8, 8, 8), bool)
+    inside[4, 4, 4] = True
+    assert lesion_cover(inside, (3.0, 3.0, 3.0), np.random.default_rng(0)) is None
+    image, label = make_phantom(3, "CT", (32, 32, 8), (10.8, 10.8, 24.0))
+    with pytest.raises(UsageError, match="aorta"):
+        add_lesion(image, label, "aorta", seed=1)
+
+
+def test_every_finding_belongs_to_its_organ_and_is_asked_for_by_name() -> None:
+    for finding in organ_table().findings:
+        assert finding_in(organ_table().by_id(finding.within).label) is finding
+        captions = finding_captions(finding, np.random.default_rng(0), 40)
+        assert len(set(captions)) > 20
+        asked = [parse_prompt(c.strip("? "), organ_table().finding_ids) for c in captions]
+        assert all([t.organ for t in targets] == [finding.id] for targets in asked)
+
+
+# Words
+
+
+def test_the_vocabulary_takes_any_word_apart() -> None:
+    tokenizer = train_bert_tokenizer(200, ["segment the liver", "the spleen"] * 50)
+    assert tokenizer.tokenize("liver") == ["liver"]
+    assert tokenizer.unk_token not in tokenizer.tokenize("Qwxyz-Leberzirrhose, splean?")
+
+
+# Pieces
+
+
+def test_pieces_show_what_is_asked_for() -> None:
+    batch = volumes(appearance=0.0).batch(6, np.random.default_rng(0))
+    assert batch.image.shape == (6, 1, 8, 32, 32)
+    assert batch.mask.shape == (6, 1, 8, 32, 32)
+    assert set(batch.asked.tolist()) <= {1, LIVER}
+    assert -1 <= batch.image.min() <= batch.image.max() <= 1
+    for n, organ in enumerate(batch.asked.tolist()):
+        agreement = ((batch.label[n] == organ) == (batch.mask[n, 0] > 0.5)).float().mean()
+        assert agreement > 0.97
+    assert batch.mask.flatten(1).sum(1).min() > 0
+    assert batch.known[:, :, [0, 1, LIVER]].all()
+    assert batch.known.sum() == 6 * 8 * 3
+
+
+def test_lesions_are_asked_for_and_the_organ_keeps_them() -> None:
+    data, rng = volumes(lesions=1.0, appearance=0.0), np.random.default_rng(0)
+    batches = [data.batch(4, rng) for _ in range(6)]
+    asked = torch.cat([b.asked for b in batches])
+    lesions = torch.cat([b.mask for b in batches])[asked == LIVER_TUMOR]
+    labels = torch.cat([b.label for b in batches])[asked == LIVER_TUMOR]
+    assert len(lesions) >= 3
+    assert bool((lesions.flatten(1).sum(1) > 0).any())
+    inside = torch.cat([label[lesion[0] > 0.5] for label, lesion in zip(labels, lesions, strict=True)])
+    assert (inside == LIVER).float().mean() > 0.95
+
+
+def test_of_partly_checked_cases_only_checked_slices_count() -> None:
+    flags = np.zeros(24, bool)
+    flags[10:14] = True
+    case = replace(packed_case(), organs=(LIVER,), checked={LIVER: flags})
+    data = OrganVolumes([case], 32, (8,), appearance=0.0)
+    batch = data.batch(3, np.random.default_rng(0))
+    assert not batch.checked.all()
+    stage = TextDiffSegStage(tiny_pipeline(), data, ("text_encoder",))
+    stage.eval()
+    spoilt = replace(
+        batch, mask=torch.where(batch.checked[:, None, :, None, None], batch.mask, 1 - batch.mask)
+    )
+    kept, changed = (joint_loss(stage, b) for b in (batch, spoilt))
+    for name in ("decoded", "refined"):  # the label encoder sees the spoilt slices, so only nearly the same
+        assert changed[name] == pytest.approx(kept[name], rel=0.15)
+
+
+def joint_loss(stage: TextDiffSegStage, batch: VolumeBatch) -> dict[str, float]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        text = encode_text(stage.tokenizer, stage.text_encoder, ["the liver"] * len(batch.asked))
+        return {name: float(value) for name, value in stage.losses(batch, text).items()}
+
+
+# The joint loss
+
+
+def test_losses_fall_on_a_toy() -> None:
+    stage = TextDiffSegStage(tiny_pipeline(), volumes(appearance=0.0))
+    optimizer = torch.optim.Adam(stage.parameters(), lr=1e-2)
+    batch = stage.volumes.batch(2, np.random.default_rng(0))
+    torch.manual_seed(0)
+    totals = []
+    for _ in range(14):
+        text = encode_text(stage.tokenizer, stage.text_encoder, ["the liver", "the spleen"])
+        losses = stage.losses(batch, text)
+        assert set(losses) == {"denoising", "decoded", "refined", "organs", "labels", "size", "text"}
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        totals.append(float(total.detach()))
+    assert np.mean(totals[-3:]) < 0.8 * np.mean(totals[:2])
+
+
+def test_every_part_learns_end_to_end() -> None:
+    stage = TextDiffSegStage(tiny_pipeline(), volumes())
+    torch.stack(list(stage(2, np.random.default_rng(0)).values())).sum().backward()
+    parts = ("label_autoencoder", "text_encoder", "image_encoder", "text_fusion", "denoiser", "refiner")
+    for name in parts:
+        gradients = [p.grad for p in getattr(stage, name).parameters() if p.grad is not None]
+        assert any(bool(g.any()) for g in gradients), f"{name} does not learn"
+
+
+def test_the_segmentation_loss_reaches_the_label_encoder() -> None:
+    stage = TextDiffSegStage(tiny_pipeline(), volumes())
+    torch.manual_seed(0)  # of the noise levels: at the highest nothing is left of the latents
+    losses = stage(4, np.random.default_rng(0))
+    losses["refined"].backward()
+    assert bool(stage.label_autoencoder.encoder[0].weight.grad.any())
+
+
+@pytest.mark.parametrize(
+    "without", [Without(text=True), Without(label_encoder=True), Without(image_features=True)]
+)
+def test_ablations_train(without: Without) -> None:
+    stage = TextDiffSegStage(tiny_pipeline(without), volumes())
+    losses = stage(2, np.random.default_rng(0))
+    assert ("text" in losses) != without.text
+    assert ("labels" in losses) != without.label_encoder
+    total = torch.stack(list(losses.values())).sum()
+    total.backward()
+    assert torch.isfinite(total)
+
+
+def test_frozen_parts_stay_frozen_and_without_dropout() -> None:
+    frozen = ("text_encoder", "label_autoencoder", "text_fusion")
+    stage = TextDiffSegStage(tiny_pipeline(), volumes(), frozen).train()
+    assert not stage.text_encoder.training
+    assert stage.denoiser.training
+    trained = {name.split(".")[0] for name, p in stage.named_parameters() if p.requires_grad}
+    assert trained == {"image_encoder", "denoiser", "refiner"}
+    assert set(stage(2, np.random.default_rng(0))) == {"denoising", "decoded", "refined", "organs"}
+
+
+# Runs
+
+TINY_RECIPE = Recipe(
+    name="tiny-run",
+    size="tiny",
+    vocabulary=200,
+    depths=(8,),
+    default_steps=2,
+    schedule=Schedule(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="no"),
+)
+
+
+def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
+    cases = [packed_case()]
+    tokenizer().save_pretrained(tmp_path / "tokenizer")
+    first = TextDiffSegRun(tmp_path, cases, tiny_locator(), TINY_RECIPE, device="cpu")
+    first.train()
+    longer = replace(TINY_RECIPE, schedule=replace(TINY_RECIPE.schedule, steps=3))
+    steps: list[int] = []
+    second = TextDiffSegRun(tmp_path, cases, tiny_locator(), longer, device="cpu")
+    second.stage.register_forward_hook(lambda *_: steps.append(1))
+    second.train()
+    assert len(steps) == 1, "it did not continue"
+    folder = second.save()
+    assert "3 steps" in (folder / "README.md").read_text()
+    loaded = load_pipeline(folder)
+    assert loaded.config.findings.split() == list(organ_table().finding_ids)
+    assert next(loaded.denoiser.parameters()).dtype == torch.float32
+    with pytest.raises(UsageError, match="lesions"):
+        TextDiffSegRun(tmp_path, cases, tiny_locator(), replace(TINY_RECIPE, lesions=0.0))
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CasesError):
+        TextDiffSegRun(tmp_path, [replace(packed_case(), image=None)], tiny_locator(), TINY_RECIPE)
+    with pytest.raises(ModelError, match="locator"):
+        read_locator(tmp_path)
+    with pytest.raises(UsageError, match="colour"):
+        recipe_with({"colour": 1})
+    with pytest.raises(UsageError, match="words"):
+        recipe_with({"without": ["words"]})
+    assert recipe_with({"without": ["text"], "lesions": 0.1}) == Recipe(
+        lesions=0.1, without=Without(text=True)
+    )
+
+
+def test_captions_of_all_structures() -> None:
+    drawn = Wording().draw(torch.tensor([LIVER, LIVER_TUMOR, 17]), np.random.default_rng(0))
+    assert len(drawn) == 3
+    assert all(drawn)
