@@ -136,15 +136,18 @@ class Lessons:
 
     def _stage(self, kind: str, cases: list[PackedCase]) -> Stage | None:
         if kind == "find":
-            return self._locator_stage(cases, self.phantoms)
+            return self._locator_stage(cases, self.phantoms, self.settings.appearance)
         return self.drawing_stage([*cases, *self.phantoms], self.settings.appearance)
 
-    def _locator_stage(self, cases: list[PackedCase], phantoms: list[PackedCase]) -> LocatorStage | None:
+    def _locator_stage(
+        self, cases: list[PackedCase], phantoms: list[PackedCase], appearance: float
+    ) -> LocatorStage | None:
         pieces = [piece for case in cases for piece in coarse_pieces(case)]
         if not pieces:
             return None
         locator = self.pipeline.locator
-        patches = CoarsePatches([*pieces, *phantoms], self.settings.patch, locator.config.spacing)
+        cases = [*pieces, *phantoms]
+        patches = CoarsePatches(cases, self.settings.patch, locator.config.spacing, appearance=appearance)
         return LocatorStage(locator, patches)
 
     def drawing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
@@ -167,7 +170,7 @@ class Lessons:
         """The loss on the same few batches each time, with the same noise; None without cases."""
         if not cases:
             return None
-        stage = self._locator_stage(cases, []) if kind == "find" else self.drawing_stage(cases, 0.0)
+        stage = self._locator_stage(cases, [], 0.0) if kind == "find" else self.drawing_stage(cases, 0.0)
         if stage is None:
             return None
         batch = self.settings.locator_batch * 2 if kind == "find" else self.settings.batch

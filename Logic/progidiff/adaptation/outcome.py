@@ -83,6 +83,7 @@ def describe(
             "how": _how(outcome.improved, plan),
             "minutes": round(plan["seconds_used"] / 60, 2),
             "device": segmenter.device,
+            "seconds_per_step": plan["seconds_per_step"],
             "steps": plan["steps"],
             "kept_steps": plan["kept"],
             "held_out_losses": plan["losses"],

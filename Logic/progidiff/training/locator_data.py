@@ -21,11 +21,18 @@ class CoarsePatches:
         patch: (D, H, W) voxels.
         spacing: locator voxel in mm.
         organs: number of organ classes.
+        appearance: strength of the appearance randomisation, 0…1.
     """
 
     def __init__(
-        self, cases: list[PackedCase], patch: tuple[int, int, int], spacing: float, organs: int = 13
+        self,
+        cases: list[PackedCase],
+        patch: tuple[int, int, int],
+        spacing: float,
+        organs: int = 13,
+        appearance: float = 1.0,
     ) -> None:
+        self.appearance = appearance
         self.patch, self.spacing, self.organs = patch, spacing, organs
         self.images, self.labels, self.known = [], [], []
         for case in cases:
@@ -52,7 +59,7 @@ class CoarsePatches:
             images.append(image)
             labels.append(label)
             known.append(self.known[index])
-        return randomise_appearance(torch.cat(images)), torch.cat(labels), torch.stack(known)
+        return randomise_appearance(torch.cat(images), self.appearance), torch.cat(labels), torch.stack(known)
 
     def _sample(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         image, label = self.images[index], self.labels[index]
