@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from progidiff.cli import train_textdiffseg
 from progidiff.cli.segment import check_output
 from progidiff.errors import UsageError
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 SUMMARY = "train a model of your own, stage by stage or all at once"
 
 _BASELINE = "unet"  # a plain U-Net to compare with; no part of the model
-_WHAT = ("locator", "encoder", "autoencoder", "generator", "control", "assemble", "all", _BASELINE)
+_SECOND = "textdiffseg"  # the second model, which needs a locator and nothing else
+_WHAT = ("locator", "encoder", "autoencoder", "generator", "control", "assemble", "all", _BASELINE, _SECOND)
 _SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -49,12 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--allow-download", action="store_true", help="a base that is not on this computer may be downloaded")
     add("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    train_textdiffseg.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Trains what was asked for; only the main process of `accelerate launch` prints."""
     _check(options)
     check_output(options.output)
+    if options.stage == _SECOND:
+        with _stop_on_signals() as stopped:
+            _train_second(options, stopped)
+        return 0
     if options.stage != "assemble":
         with _stop_on_signals() as stopped:
             _train(options, stopped)
@@ -66,7 +73,8 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.minutes is not None and not options.minutes > 0:
         raise UsageError("The time limit must be positive.", "Give --minutes 30, for instance.")
-    if (options.exclude or options.fold) and not options.data:
+    packed = options.stage == _SECOND and options.cache and not options.fold
+    if (options.exclude or options.fold) and not (options.data or packed):
         raise UsageError("Cases can only be left out of data that is named.", "Give --data as well.")
     if options.report and options.stage not in ("assemble", "all"):
         raise UsageError("--report belongs to assemble.", "Leave it out here.")
@@ -83,15 +91,10 @@ def _fold(text: str) -> tuple[int, int] | None:
 
 
 def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
-    import diffusers
-    import transformers
-
     from progidiff.training.pack import without_labels
     from progidiff.training.run import DataSelection, TrainingRun
 
-    for library in (diffusers, transformers):
-        library.logging.set_verbosity_error()
-        library.logging.disable_progress_bar()
+    _quieten_libraries()
     kind = TrainingRun
     if options.stage == _BASELINE:
         from progidiff.training.unet_baseline import UNetRun
@@ -118,6 +121,23 @@ def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
         training.configuration = _limited(training.configuration, stages, options.minutes)
         for stage in stages:
             bar.say(_ended(training, stage, training.train(stage, options.fresh)))
+
+
+def _quieten_libraries() -> None:
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.logging.set_verbosity_error()
+        library.logging.disable_progress_bar()
+
+
+def _train_second(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
+    _quieten_libraries()
+    bar = _Bar()
+    with bar:
+        ids = _ids(options.exclude)
+        bar.say(train_textdiffseg.train(options, ids, bar.case, bar.progress, stopped))
 
 
 def _configuration(options: argparse.Namespace) -> Configuration | None:

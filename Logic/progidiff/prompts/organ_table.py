@@ -213,7 +213,8 @@ def _organ(entry: dict[str, Any]) -> Organ:
 def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> Organ:
     """A finding has the side and the size of its organ; its English names are made from the organ's."""
     codes = entry["snomed"]
-    owners = [organ, *(g for g in groups if organ.id in g.organs and len(g.organs) == 2)]
+    owners: list[Organ | Group] = [organ]
+    owners.extend(g for g in groups if organ.id in g.organs and len(g.organs) == 2)
     english = [name for owner in owners for name in finding_names(owner.synonyms["en"], owner.adjectives)]
     return Organ(
         id=entry["id"],

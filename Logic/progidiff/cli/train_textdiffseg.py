@@ -1,0 +1,104 @@
+"""`progidiff train textdiffseg`: the second model, in one stage, and its model folder."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from progidiff.errors import CasesError, UsageError
+
+if TYPE_CHECKING:
+    from progidiff.training.case_store import PackedCase
+    from progidiff.training.loop import Report
+
+PARTS_TO_LEAVE_OUT = ("text", "label_encoder", "image_features")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("only for textdiffseg").add_argument
+    add("--locator", type=Path, metavar="FOLDER", help="run or model whose locator to take (default RUN)")
+    add("--without", nargs="+", choices=PARTS_TO_LEAVE_OUT, default=[], help="ablations")
+    add("--text-model", default="", metavar="PATH_OR_ID", help="a BERT such as dmis-lab/biobert-v1.1")
+    add("--lesions", type=float, metavar="SHARE", help="how often organs get synthesised lesions, 0 to 1")
+    add("--batch", type=int, metavar="N", help="pieces of volumes a step (default 2)")
+    add("--learning-rate", type=float, metavar="R", help="(default 0.0007)")
+
+
+def train(
+    options: argparse.Namespace,
+    exclude: tuple[str, ...],
+    on_case: Callable[[str, int, int], None],
+    on_progress: Callable[[str, Report], None],
+    cancelled: Callable[[], bool],
+) -> str:
+    """Trains as long as `--minutes` says, earlier calls included, and writes the model folder.
+
+    Without `--data` all cases that are packed in `--cache` teach.
+
+    Returns:
+        One line to print.
+    """
+    from progidiff.training.assemble import parts_size_mb
+    from progidiff.training.run import check_device
+    from progidiff.training.textdiffseg_run import TextDiffSegRun, read_locator
+
+    check_device(options.device)
+    if options.fresh:
+        shutil.rmtree(options.output / "textdiffseg", ignore_errors=True)
+        (options.output / "recipe.json").unlink(missing_ok=True)
+    run = TextDiffSegRun(
+        options.output,
+        _cases(options, exclude, on_case),
+        read_locator(options.locator or options.output),
+        _recipe(options),
+        device=options.device,
+        allow_download=options.allow_download,
+    )
+    losses = run.train(lambda report: on_progress("textdiffseg", report), cancelled)
+    folder = run.save()
+    words = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    return f"{folder} ({parts_size_mb(folder):.1f} MB of weights), {run.minutes:.1f} min, {words}"
+
+
+def _recipe(options: argparse.Namespace) -> Any:
+    from dataclasses import replace
+
+    from progidiff.training.textdiffseg_run import recipe_with
+
+    if options.lesions is not None and not 0 <= options.lesions <= 1:
+        raise UsageError(
+            "The share of lesions must lie between 0 and 1.", "Give --lesions 0.4, for instance."
+        )
+    values: dict[str, Any] = {"without": options.without, "text_model": options.text_model}
+    if options.lesions is not None:
+        values["lesions"] = options.lesions
+    recipe = recipe_with(values)
+    schedule = replace(
+        recipe.schedule,
+        batch=options.batch or recipe.schedule.batch,
+        learning_rate=options.learning_rate or recipe.schedule.learning_rate,
+    )
+    recipe = replace(recipe, schedule=schedule)
+    return recipe if options.minutes is None else recipe.with_minutes(options.minutes)
+
+
+def _cases(
+    options: argparse.Namespace, exclude: tuple[str, ...], on_case: Callable[[str, int, int], None]
+) -> list[PackedCase]:
+    """The cases of `--data`, packed, with phantoms; or all that are packed already."""
+    from progidiff.training.case_store import load_packed
+    from progidiff.training.configuration import Phantoms
+    from progidiff.training.pack import pack_cases, pack_phantoms, select_cases
+
+    cache = options.cache or options.output / "packed"
+    if options.data:
+        chosen, _ = select_cases(options.data, exclude, options.fold)
+        return [*pack_cases(chosen, cache, on_case), *pack_phantoms(Phantoms(), cache, on_case)]
+    packed = load_packed(cache)
+    unknown = sorted(set(exclude) - {case.id for case in packed})
+    if unknown:
+        raise CasesError(f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the packed cases.")
+    return [case for case in packed if case.id not in exclude]
