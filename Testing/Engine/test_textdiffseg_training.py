@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from progidiff.adaptation.lora import add_to, put_back
+from progidiff.adaptation.lora_training import attached, state
 from progidiff.errors import CasesError, ModelError, UsageError
 from progidiff.pipelines.registry import load_pipeline
 from progidiff.pipelines.textdiffseg.build import Without
 from progidiff.pipelines.textdiffseg.text import encode_text
 from progidiff.prompts import organ_table, parse_prompt
+from progidiff.training.drawing import drawing_stage
 from progidiff.training.lesions import add_lesion, finding_in, lesion_cover
 from progidiff.training.loop import Schedule
 from progidiff.training.phantom import make_phantom
@@ -241,3 +244,27 @@ def test_captions_of_all_structures() -> None:
     drawn = Wording().draw(torch.tensor([LIVER, LIVER_TUMOR, 17]), np.random.default_rng(0))
     assert len(drawn) == 3
     assert all(drawn)
+
+
+# Adaptation
+
+
+def test_low_rank_layers_learn_and_come_off_again() -> None:
+    pipeline = tiny_pipeline()
+    image = torch.rand(4, 32, 32) * 2 - 1
+    before = pipeline(image, "liver", 1.5, 5.0, 1).probabilities
+    with attached(pipeline, rank=2) as layers:
+        assert set(layers) == {"denoiser", "image_encoder", "refiner", "locator"}
+        stage = drawing_stage(pipeline, [packed_case()], 0.0)
+        learning = {n for n, p in stage.named_parameters() if p.requires_grad}
+        assert learning
+        assert all("lora" in name for name in learning)
+        optimizer = torch.optim.Adam([p for p in stage.parameters() if p.requires_grad], lr=1e-2)
+        torch.stack(list(stage(2, np.random.default_rng(0)).values())).sum().backward()
+        optimizer.step()
+        tensors = state(pipeline)
+    assert torch.equal(pipeline(image, "liver", 1.5, 5.0, 1).probabilities, before)
+    kept = add_to(pipeline, tensors)
+    assert not torch.equal(pipeline(image, "liver", 1.5, 5.0, 1).probabilities, before)
+    put_back(pipeline, kept)
+    assert torch.equal(pipeline(image, "liver", 1.5, 5.0, 1).probabilities, before)

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
 
 PARTS = ("controlnet", "image_encoder", "refiner", "locator")
+"""The parts of a ProGiDiff model that are adapted; pipelines of other kinds name theirs as `adaptable`."""
+
+
+def adapted_parts(pipeline: object) -> tuple[str, ...]:
+    """Names of the parts that are adapted."""
+    return tuple(getattr(pipeline, "adaptable", PARTS))
 
 
 def add_to(pipeline: ProGiDiffPipeline, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,7 +36,7 @@ def add_to(pipeline: ProGiDiffPipeline, tensors: Mapping[str, Tensor]) -> dict[s
     Raises:
         AdapterError: a layer is missing or has another shape; nothing has been changed then.
     """
-    sums = {name: _sum(pipeline, name, tensors) for name in layer_names(tensors)}
+    sums = {name: _sum(pipeline, name, tensors) for name in layer_names(tensors, adapted_parts(pipeline))}
     kept = {}
     for name, weight in sums.items():
         layer = _layer(pipeline, name)
@@ -46,7 +52,7 @@ def put_back(pipeline: ProGiDiffPipeline, kept: Mapping[str, Tensor]) -> None:
         layer.weight.data = weight.to(layer.weight.device)
 
 
-def layer_names(tensors: Mapping[str, Tensor]) -> list[str]:
+def layer_names(tensors: Mapping[str, Tensor], parts: tuple[str, ...] = PARTS) -> list[str]:
     """The adapted layers, "PART.LAYER".
 
     Raises:
@@ -54,7 +60,7 @@ def layer_names(tensors: Mapping[str, Tensor]) -> list[str]:
     """
     names = sorted({name.rpartition(".")[0] for name in tensors})
     wanted = {f"{name}.{matrix}" for name in names for matrix in ("lora_A", "lora_B")}
-    strangers = [name for name in names if name.split(".")[0] not in PARTS]
+    strangers = [name for name in names if name.split(".")[0] not in parts]
     if wanted != set(tensors) or strangers:
         raise AdapterError("The adapter's weights are not those of an adapter.", "Import or train it again.")
     return names

@@ -11,7 +11,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from progidiff.adaptation.lora import PARTS
+from progidiff.adaptation.lora import adapted_parts
 
 if TYPE_CHECKING:
     from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
@@ -25,7 +25,7 @@ def target_layers(part: str, network: nn.Module, encoder: str = "all") -> list[s
     """Names of the layers of a part that are adapted: every convolution and attention projection.
 
     Args:
-        part: one of `PARTS`.
+        part: one of `adapted_parts`.
         network: that part of the pipeline.
         encoder: "all" convolutions of the image encoder, or only the "first" ones, which see the scan.
     """
@@ -54,7 +54,7 @@ def attached(
     """
     targets = {}
     try:
-        for part in PARTS:
+        for part in adapted_parts(pipeline):
             network = getattr(pipeline, part).requires_grad_(False)
             targets[part] = target_layers(part, network, encoder)
             config = LoraConfig(
@@ -66,7 +66,7 @@ def attached(
             _dilate(network)
         yield targets
     finally:
-        for part in PARTS:
+        for part in adapted_parts(pipeline):
             _unwrap(getattr(pipeline, part))
 
 
@@ -91,7 +91,7 @@ def _unwrap(network: nn.Module) -> None:
 def state(pipeline: ProGiDiffPipeline) -> dict[str, Tensor]:
     """Copies of the attached low-rank matrices: "PART.LAYER.lora_A" and "…lora_B", float32 on the CPU."""
     tensors = {}
-    for part in PARTS:
+    for part in adapted_parts(pipeline):
         for name, layer in getattr(pipeline, part).named_modules():
             if isinstance(layer, BaseTunerLayer):
                 for matrix in ("lora_A", "lora_B"):
@@ -102,7 +102,7 @@ def state(pipeline: ProGiDiffPipeline) -> dict[str, Tensor]:
 
 def load_state(pipeline: ProGiDiffPipeline, tensors: Mapping[str, Tensor]) -> None:
     """Sets the attached low-rank matrices, as `state` gave them."""
-    for part in PARTS:
+    for part in adapted_parts(pipeline):
         for name, layer in getattr(pipeline, part).named_modules():
             if isinstance(layer, BaseTunerLayer):
                 for matrix in ("lora_A", "lora_B"):
