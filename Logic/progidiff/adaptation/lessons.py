@@ -17,12 +17,11 @@ from progidiff.adaptation.teaching import Packed, Part, coarse_pieces
 from progidiff.pipelines.precision import autocast, cpu_has_bf16
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
-from progidiff.training.control import ControlStage
+from progidiff.training.drawing import drawing_stage, draws_volumes
 from progidiff.training.locator import LocatorStage
 from progidiff.training.locator_data import CoarsePatches
 from progidiff.training.loop import Report, Schedule, Stage
 from progidiff.training.phantom import make_phantom
-from progidiff.training.slice_data import OrganSlices
 from progidiff.volumes import normalise
 
 if TYPE_CHECKING:
@@ -111,12 +110,17 @@ class Lessons:
             device=self.pipeline.device.type,
         )
 
+    @property
+    def _drawn_at_once(self) -> int:
+        """Pieces of volumes hold many slices: fewer of them make a batch."""
+        return self.settings.volume_batch if draws_volumes(self.pipeline) else self.settings.batch
+
     def _schedule(self, kind: str, steps: int, seed: int) -> Schedule:
         settings = self.settings
         find = kind == "find"
         return Schedule(
             steps=steps,
-            batch=settings.locator_batch if find else settings.batch,
+            batch=settings.locator_batch if find else self._drawn_at_once,
             learning_rate=settings.locator_learning_rate if find else settings.learning_rate,
             warmup=min(20, max(1, steps // 10)),
             weight_decay=0.0,
@@ -127,7 +131,7 @@ class Lessons:
 
     def seconds_per_step(self, teaching: list[PackedCase]) -> dict[str, float]:
         """By kind of training."""
-        batches = {"find": self.settings.locator_batch, "draw": self.settings.batch}
+        batches = {"find": self.settings.locator_batch, "draw": self._drawn_at_once}
         speeds = {}
         for kind, batch in batches.items():
             stage = self._stage(kind, teaching)
@@ -152,19 +156,7 @@ class Lessons:
 
     def drawing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
         """What learns to draw; the benchmark puts a plain U-Net here."""
-        pipe, encoder = self.pipeline, self.pipeline.image_encoder
-        slices = OrganSlices(cases, encoder.config.crop, encoder.config.slices, appearance=appearance)
-        return ControlStage(
-            pipe.vae,
-            pipe.unet,
-            pipe.text_encoder,
-            pipe.tokenizer,
-            pipe.controlnet,
-            encoder,
-            pipe.refiner,
-            slices,
-            scheduler=pipe.scheduler,
-        )
+        return drawing_stage(self.pipeline, cases, appearance)
 
     def _held_out_loss(self, kind: str, cases: list[PackedCase]) -> Callable[[], float] | None:
         """The loss on the same few batches each time, with the same noise; None without cases."""
@@ -173,7 +165,7 @@ class Lessons:
         stage = self._locator_stage(cases, [], 0.0) if kind == "find" else self.drawing_stage(cases, 0.0)
         if stage is None:
             return None
-        batch = self.settings.locator_batch * 2 if kind == "find" else self.settings.batch
+        batch = self.settings.locator_batch * 2 if kind == "find" else self._drawn_at_once
         stage.eval()
 
         @torch.no_grad()

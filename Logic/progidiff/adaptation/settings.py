@@ -15,7 +15,7 @@ class AdaptSettings:
         minutes: for everything together; None takes 15 on a CPU and 1 on a GPU.
         rank: of the low-rank matrices; alpha is the same.
         encoder: "all" convolutions of the image encoder, or the "first" ones only.
-        batch, locator_batch: crops and coarse patches a step.
+        batch, volume_batch, locator_batch: crops, pieces of volumes and coarse patches a step.
         learning_rate, locator_learning_rate: at the start of the cosine.
         appearance: strength of the random appearance, 0…1. Less than in the model's own training, because
             the new scanner's look is what is to be learnt.
@@ -33,6 +33,7 @@ class AdaptSettings:
     rank: int = 8
     encoder: str = "all"
     batch: int = 16
+    volume_batch: int = 2
     locator_batch: int = 2
     learning_rate: float = 3e-4
     locator_learning_rate: float = 5e-4
