@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.lora import add_to, put_back
 from progidiff.adaptation.lora_training import attached, state
+from progidiff.adaptation.settings import AdaptSettings
 from progidiff.errors import CasesError, ModelError, UsageError
 from progidiff.pipelines.registry import load_pipeline
 from progidiff.pipelines.textdiffseg.build import Without
@@ -17,7 +19,7 @@ from progidiff.pipelines.textdiffseg.text import encode_text
 from progidiff.prompts import organ_table, parse_prompt
 from progidiff.training.drawing import drawing_stage
 from progidiff.training.lesions import add_lesion, finding_in, lesion_cover
-from progidiff.training.loop import Schedule
+from progidiff.training.loop import Schedule, train
 from progidiff.training.phantom import make_phantom
 from progidiff.training.textdiffseg import TextDiffSegStage
 from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun, read_locator, recipe_with
@@ -268,3 +270,14 @@ def test_low_rank_layers_learn_and_come_off_again() -> None:
     assert not torch.equal(pipeline(image, "liver", 1.5, 5.0, 1).probabilities, before)
     put_back(pipeline, kept)
     assert torch.equal(pipeline(image, "liver", 1.5, 5.0, 1).probabilities, before)
+
+
+def test_adaptation_draws_fewer_pieces_and_forgets_no_words(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    lessons = Lessons(pipeline, AdaptSettings(phantoms=0), tmp_path)
+    with attached(pipeline, rank=2):
+        stage = lessons.drawing_stage([packed_case()], 0.0)
+        schedule = Schedule(steps=1, batch=1, learning_rate=1e-2, precision="no")
+        losses = train(stage, schedule, tmp_path / "draw", device="cpu")
+    assert set(losses) == {"denoising", "decoded", "refined", "organs"}
+    assert lessons._drawn_at_once == AdaptSettings().volume_batch
