@@ -67,24 +67,50 @@ class ControlStage(Stage):
 
     def losses(self, crops: SliceBatch, text: Tensor) -> Losses:
         """All losses of one batch of crops with embedded prompts (B, tokens, width)."""
-        features = self.encoder(crops.image, crops.pixel_mm)
+        features, words = self.encoder(crops.image, crops.pixel_mm), pooled(text)
         with torch.no_grad():
             clean = latents_from_mask(self.vae, crops.mask).float()
         noise = torch.randn_like(clean)
         timesteps = random_timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
         down, middle = self.controlnet(
-            noisy, timesteps, text, controlnet_cond=features.control, return_dict=False
+            noisy, timesteps, text, controlnet_cond=self.encoder.condition(features, words), return_dict=False
         )
         output = self.unet(
             noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
         ).sample.float()
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
         decoded = mask_logits_from_latents(self.vae, predicted)
-        refined = self.refiner(decoded, features.detail, pooled(text))
-        return {
+        refined = self.refiner(decoded, self.encoder.refinable(features, words), words)
+        evidence = self.encoder.evidence(features, words)
+        asked = {} if evidence is None else {"evidence": 0.3 * mask_loss(4 * evidence, crops.mask)}
+        return asked | {
             "velocity": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
             "decoded": 0.3 * mask_loss(decoded, crops.mask),
             "refined": 0.5 * mask_loss(refined, crops.mask),
             "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),
         }
+
+
+@torch.no_grad()
+def ask_like_the_organ_head(
+    encoder: ImageEncoder, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, wordings: int = 100
+) -> None:
+    """Start the encoder's query where its organ head is: wordings of an organ ask for that organ.
+
+    Ridge regression from pooled text embeddings to the head's weights, each organ's less the background's.
+    """
+    if encoder.query is None:
+        return
+    captions = Captions(wordings).by_label
+    weight = torch.cat([encoder.to_organs.weight[:, :, 0, 0], encoder.to_organs.bias[:, None]], 1)
+    texts, wanted = [], []
+    for label, words in captions.items():
+        texts.append(pooled(encode_text(tokenizer, text_encoder, words)))
+        wanted.append((weight[label] - weight[0]).expand(len(words), -1))
+    text = torch.cat(texts).cpu().double()
+    design = torch.cat([text, torch.ones(len(text), 1)], 1)
+    penalty = 1e-3 * len(text) * torch.eye(design.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(design.T @ design + penalty, design.T @ torch.cat(wanted).cpu().double())
+    encoder.query.weight.copy_(solution[:-1].T)
+    encoder.query.bias.copy_(solution[-1])

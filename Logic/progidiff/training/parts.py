@@ -92,6 +92,7 @@ def new_encoder(configuration: Configuration) -> ImageEncoder:
         size.control_channels,
         size.detail_channels,
         configuration.crop,
+        configuration.generator.text_width,
     )
 
 
@@ -100,9 +101,9 @@ def new_control(
 ) -> tuple[MaskControlNet, MaskRefiner]:
     """A ControlNet that copies the generator's encoder half, and a refiner; both change nothing yet."""
     refiner = MaskRefiner(
-        encoder.config.detail_channels, unet.config.cross_attention_dim, configuration.encoder.refiner_width
+        encoder.refinable_channels, unet.config.cross_attention_dim, configuration.encoder.refiner_width
     )
-    return MaskControlNet.from_generator(unet, encoder.config.control_channels), refiner
+    return MaskControlNet.from_generator(unet, encoder.condition_channels), refiner
 
 
 def new_generator(configuration: Configuration, vae: AutoencoderKL) -> Generator:

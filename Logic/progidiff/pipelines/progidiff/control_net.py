@@ -13,10 +13,10 @@ class MaskControlNet(ControlNetModel):
 
     The original expects a picture of eight times the latent size and shrinks it by convolutions.
     Here the image encoder has done that work: its features arrive at latent resolution and are only
-    projected, by a convolution that starts at zero, so that training starts from the frozen generator.
+    projected. The projection ends at zero, so that training starts from the frozen generator.
 
     Args:
-        feature_channels: channels of `ImageFeatures.control`.
+        feature_channels: channels of `ImageEncoder.condition`.
         (others): as in :class:`diffusers.ControlNetModel`.
     """
 
@@ -50,9 +50,12 @@ class MaskControlNet(ControlNetModel):
             freq_shift=freq_shift,
             conditioning_embedding_out_channels=(8, 8),
         )
-        self.controlnet_cond_embedding = nn.Conv2d(feature_channels, block_out_channels[0], 1)
-        for parameter in self.controlnet_cond_embedding.parameters():
+        last = nn.Conv2d(block_out_channels[0], block_out_channels[0], 1)
+        for parameter in last.parameters():
             nn.init.zeros_(parameter)
+        self.controlnet_cond_embedding = nn.Sequential(
+            nn.Conv2d(feature_channels, block_out_channels[0], 1), nn.SiLU(), last
+        )
 
     @classmethod
     def from_generator(cls, unet: UNet2DConditionModel, feature_channels: int) -> MaskControlNet:

@@ -43,6 +43,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         control_channels: width of the features for the ControlNet.
         detail_channels: width of the full-resolution features for the refiner.
         crop: edge of the square crop in pixels.
+        text_width: width of the text embedding that asks for evidence; 0 leaves evidence out.
     """
 
     @register_to_config
@@ -54,6 +55,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         control_channels: int = 160,
         detail_channels: int = 16,
         crop: int = 128,
+        text_width: int = 0,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d((slices + 1) * 4, channels[0], 3, padding=1)
@@ -68,6 +70,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.to_detail = nn.Conv2d(channels[0], detail_channels * 4, 1)
         self.detail = nn.Conv2d(detail_channels + slices, detail_channels, 3, padding=1)
         self.to_organs = nn.Conv2d(detail_channels, organs + 1, 1)
+        self.query = nn.Linear(text_width, detail_channels + 1) if text_width else None
         self.to_control = nn.Conv2d(channels[0] * 16 + channels[1] * 4 + channels[2], control_channels, 1)
 
     def forward(self, image: Tensor, pixel_mm: Tensor) -> ImageFeatures:
@@ -93,6 +96,49 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         detail = torch.cat([F.pixel_shuffle(self.to_detail(half), 2), image], 1)
         detail = F.silu(self.detail(detail))
         return ImageFeatures(self.to_control(control), detail, self.to_organs(detail))
+
+    def evidence(self, features: ImageFeatures, text: Tensor) -> Tensor | None:
+        """What the image says about the prompt before any mask is drawn.
+
+        The text becomes a linear classifier of the full-resolution features.
+
+        Args:
+            features: of B slices.
+            text: (B, text_width) pooled embedding.
+
+        Returns:
+            (B, 1, H, W) in (−1, 1), soft sign of the evidence; None if the encoder has no query.
+        """
+        if self.query is None:
+            return None
+        weight, bias = self.query(text).split([features.detail.shape[1], 1], 1)
+        logits = torch.einsum("bchw,bc->bhw", features.detail, weight.to(features.detail))
+        return torch.tanh((logits + bias[..., None].to(logits)) / 4)[:, None]
+
+    def condition(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """What steers the ControlNet: the control features, and the evidence folded to their resolution."""
+        evidence = self.evidence(features, text)
+        if evidence is None:
+            return features.control
+        folded = F.pixel_unshuffle(evidence, evidence.shape[-1] // features.control.shape[-1])
+        return torch.cat([features.control, folded.to(features.control)], 1)
+
+    def refinable(self, features: ImageFeatures, text: Tensor) -> Tensor:
+        """What the refiner sees: the detail features, and the evidence."""
+        evidence = self.evidence(features, text)
+        if evidence is None:
+            return features.detail
+        return torch.cat([features.detail, evidence.to(features.detail)], 1)
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of `condition`."""
+        return self.config.control_channels + (64 if self.query is not None else 0)
+
+    @property
+    def refinable_channels(self) -> int:
+        """Channels of `refinable`."""
+        return self.config.detail_channels + (1 if self.query is not None else 0)
 
 
 class ResidualBlock(nn.Module):

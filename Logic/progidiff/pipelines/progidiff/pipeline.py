@@ -251,8 +251,9 @@ class ProGiDiffPipeline(DiffusionPipeline):
         with autocast(self.device):
             for b in self._batches(len(latents)):
                 words = text.expand(len(latents[b]), -1, -1)
+                condition = self.image_encoder.condition(features[b], pooled(words))
                 down, middle = self.controlnet(
-                    latents[b], timestep, words, controlnet_cond=features.control[b], return_dict=False
+                    latents[b], timestep, words, controlnet_cond=condition, return_dict=False
                 )
                 parts.append(
                     self.unet(
@@ -286,7 +287,7 @@ class ProGiDiffPipeline(DiffusionPipeline):
             for b in self._batches(len(latents)):
                 logits = mask_logits_from_latents(self.vae, latents[b])
                 words = pooled(text).expand(len(latents[b]), -1)
-                refined = self.refiner(logits, features.detail[b], words)
+                refined = self.refiner(logits, self.image_encoder.refinable(features[b], words), words)
                 parts.append(refined[:, 0].float().sigmoid().cpu())
         return torch.cat(parts)
 
