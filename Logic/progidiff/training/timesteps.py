@@ -1,4 +1,4 @@
-"""At which noise levels diffusion models learn."""
+"""Which noise levels a training batch sees."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import Tensor
 
 
 def random_timesteps(batch: int, count: int, device: torch.device) -> Tensor:
-    """Uniform, but one in four at the very end, where sampling starts and the image must decide alone.
+    """Mostly late ones: four in ten at the very end, where sampling starts and the image must decide alone.
 
-    Args:
-        batch: how many.
-        count: the scheduler's number of training steps.
+    The others are drawn with a density that grows with the noise: at little noise the noisy mask itself
+    gives the answer away, and nothing is learnt from the image.
 
     Returns:
-        (batch,) int64 in 0 … count − 1.
+        (batch,) int64 in [0, count).
     """
-    timesteps = torch.randint(0, count, (batch,), device=device)
-    last = torch.rand(batch, device=device) < 0.25
-    return torch.where(last, torch.full_like(timesteps, count - 1), timesteps)
+    grown = (torch.rand(batch, device=device).sqrt() * count).long().clamp(max=count - 1)
+    last = torch.rand(batch, device=device) < 0.4
+    return torch.where(last, torch.full_like(grown, count - 1), grown)
