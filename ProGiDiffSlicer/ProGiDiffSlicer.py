@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import unittest
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -13,8 +14,9 @@ from ProGiDiffSlicerLib import sample_data
 from ProGiDiffSlicerLib.acceptance import Accepted, accept, take_back
 from ProGiDiffSlicerLib.advanced_section import AdvancedSection
 from ProGiDiffSlicerLib.editing import EditSection
-from ProGiDiffSlicerLib.engine import Engine, Job, volume_of
+from ProGiDiffSlicerLib.engine import Engine
 from ProGiDiffSlicerLib.errors import SegmentationError
+from ProGiDiffSlicerLib.job import Drawing, Job, segment_job
 from ProGiDiffSlicerLib.locations import resource
 from ProGiDiffSlicerLib.parameters import Parameters
 from ProGiDiffSlicerLib.proposal import Proposal
@@ -22,8 +24,12 @@ from ProGiDiffSlicerLib.proposals_section import ProposalsSection
 from ProGiDiffSlicerLib.propose_section import ProposeSection
 from ProGiDiffSlicerLib.setup_section import SetupSection
 from ProGiDiffSlicerLib.shortcuts import Shortcuts
+from ProGiDiffSlicerLib.source_mask import SourceMask, source_mask
+from ProGiDiffSlicerLib.steer_section import SteerSection
+from ProGiDiffSlicerLib.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Marks, constrain_job, vary_job
 from ProGiDiffSlicerLib.undo import UndoStack
 from ProGiDiffSlicerLib.volume_proposals import VolumeProposals
+from ProGiDiffSlicerLib.voxels import of_region, of_things
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -88,7 +94,11 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.edit = EditSection(ui, self.proposals.edited)
         self.advanced = AdvancedSection(ui)
         self.setup_section = SetupSection(ui, logic, self.advanced.show)
-        self.propose = ProposeSection(ui, logic, self.proposals.changed, self.setup_section.show_problem)
+        problem = self.setup_section.show_problem
+        self.propose = ProposeSection(ui, logic, self.proposals.changed, problem)
+        self.steer = SteerSection(ui, logic, self.proposals, problem)
+        self.proposals.on_selected = self.steer.refresh
+        logic.engine.on_busy_changed.append(self._refresh)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
         step = self.proposals.list.step
         agreement = ui.agreementButton
@@ -105,6 +115,11 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _volume_chosen(self) -> None:
         self.proposals.changed()
+
+    def _refresh(self) -> None:
+        """A job has started or ended."""
+        self.propose.refresh()
+        self.steer.refresh()
 
     def enter(self) -> None:
         self._load_parameters()
@@ -128,6 +143,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.logic is None:
             return
         slicer.app.disconnect("aboutToQuit()", self.logic.engine.stop)
+        self.logic.engine.on_busy_changed.clear()
         self.shortcuts.remove()
         self.edit.close()
         self.removeObservers()
@@ -141,6 +157,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         self._gui_tag = self._parameters.connectGui(self.ui)
         self.propose.set_parameters(self._parameters)
+        self.steer.set_parameters(self._parameters)
 
     def _release_parameters(self) -> None:
         if self._parameters is not None and self._gui_tag is not None:
@@ -148,15 +165,17 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameters, self._gui_tag = None, None
 
     def _scene_closes(self, _caller: Any, _event: str) -> None:
-        """Jobs are bound to nodes that are about to go."""
-        busy = self.logic.engine.is_busy()
-        if busy:
+        """Jobs on nodes that are about to go end; those on the case library go on."""
+        stopped = [run for run in (self.propose.run, self.steer.run) if run.is_running]
+        if stopped:
             self.logic.engine.stop()
         self._release_parameters()
         self.edit.forget()
+        self.steer.forget()
         self.logic.forget()
-        if busy:
-            self.propose.stopped("The scene was closed, so the prompt was stopped.")
+        for run in stopped:
+            run.stopped("The scene was closed, so the prompt was stopped.")
+        self._refresh()
 
     def _scene_closed(self, _caller: Any, _event: str) -> None:
         self._load_parameters()
@@ -171,8 +190,8 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if slicer.mrmlScene.IsClosing():
             return
         if self.logic.drop_missing():
-            self.propose.refresh()
             self.proposals.changed()
+        self._refresh()
 
 
 class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
@@ -207,23 +226,92 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         Raises:
             SegmentationError: what happened and what to do; `kind` tells kinds apart.
         """
+        return self._proposals_of(segment_job(volumeNode, prompt, Drawing(proposals, quality, seed)))
+
+    def vary(
+        self,
+        volumeNode: Any,
+        source: Any,
+        strength: float = VARY_STRENGTH,
+        *,
+        region: Any = None,
+        organ: str = "",
+        proposals: int = 5,
+        quality: str = "standard",
+        seed: int = 0,
+    ) -> list[Proposal]:
+        """New proposals near a mask; waits for them.
+
+        Args:
+            source: a Proposal of this volume, or (segmentation node, segment id) of any origin.
+            strength: 0 gives almost the mask, 1 forgets it.
+            region: only here anything changes: a vtkMRMLMarkupsROINode, or (first, last) slices; None: anywhere.
+            organ: id in the organ table, for a segment that does not say it.
+
+        Returns, raises and the rest: as `segment`.
+        """
+        mask, drawing = self._mask(volumeNode, source, organ), Drawing(proposals, quality, seed)
+        return self._proposals_of(vary_job(volumeNode, mask, strength, of_region(region), drawing))
+
+    def constrain(
+        self,
+        volumeNode: Any,
+        source: Any = None,
+        *,
+        inside: Any = (),
+        outside: Any = (),
+        fixed: Any = (),
+        region: Any = None,
+        organ: str = "",
+        strength: float = CONSTRAIN_STRENGTH,
+        proposals: int = 5,
+        quality: str = "standard",
+        seed: int = 0,
+    ) -> list[Proposal]:
+        """New proposals that keep exactly to marks; waits for them.
+
+        Args:
+            source: as in `vary`; None starts from a draft of the model's own, of `organ`.
+            inside, outside: lists of vtkMRMLMarkupsFiducialNode or (segmentation node, segment id): voxels
+                that are in the mask, and that are not.
+            fixed: segments in which the source stays as it is.
+            region, strength, organ: as in `vary`.
+
+        Returns, raises and the rest: as `segment`.
+        """
+        mask = self._mask(volumeNode, source, organ) if source is not None else None
+        marks = Marks(*(of_things(things, volumeNode) for things in (inside, outside, fixed)))
+        drawing, where = Drawing(proposals, quality, seed), of_region(region)
+        return self._proposals_of(constrain_job(volumeNode, mask, organ, marks, where, drawing, strength))
+
+    def _mask(self, volume: Any, source: Any, organ: str) -> SourceMask:
+        if isinstance(source, Proposal):
+            source = (self.proposals_of(volume).node, source.id)
+        return source_mask(*source, volume, organ)
+
+    def _proposals_of(self, job: Job) -> list[Proposal]:
+        """Waits for a job and returns what it made."""
+        collection = self.proposals_of(self.node(job.volume_id))
+        before = {p.id for p in collection.everything()}
+        self._wait(job, self.propose)
+        return [p for p in collection.everything() if p.id not in before]
+
+    def _wait(self, job: Job, start: Callable[[Job], None]) -> dict[str, Any]:
+        """Runs a job to its end and returns the worker's result."""
         outcome: list[Any] = []
-        job = Job(volumeNode.GetID(), prompt, proposals, quality, seed)
         job.on_done = job.on_failed = outcome.append
-        before = {p.id for p in self.proposals_of(volumeNode).everything()}
-        self.propose(job)
+        start(job)
         while not job.finished:
             self.engine.wait()
         if not outcome:
-            raise SegmentationError("The prompt was stopped.", "Ask again.", kind="Cancelled")
+            raise SegmentationError("The job was stopped.", "Ask again.", kind="Cancelled")
         if isinstance(outcome[0], SegmentationError):
             raise outcome[0]
-        return [p for p in self.proposals_of(volumeNode).everything() if p.id not in before]
+        return outcome[0]
 
     def propose(self, job: Job) -> None:
         """Starts a job and returns; its proposals go into the scene before its other callbacks are called."""
-        volume = volume_of(job.volume_id)
-        collection, prefix = self.proposals_of(volume), job.id[:8] + "-"
+        collection, prefix = self.proposals_of(self.node(job.volume_id)), job.id[:8] + "-"
 
         def keep(description: dict[str, Any], probability: Any) -> str:
             proposal = Proposal.from_worker(description, probability)

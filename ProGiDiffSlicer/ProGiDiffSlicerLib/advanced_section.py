@@ -1,4 +1,4 @@
-"""Choices of the computer: device, model, adapter, interpreter."""
+"""Choices of the computer: device, model, interpreter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ class AdvancedSection:
         self.show()
         ui.deviceBox.connect("currentIndexChanged(int)", self._choose_device)
         ui.modelEdit.connect("editingFinished()", lambda: settings.set_model(ui.modelEdit.text))
-        ui.adapterEdit.connect("editingFinished()", lambda: settings.set_adapter(ui.adapterEdit.text))
         ui.interpreterEdit.connect("currentPathChanged(QString)", settings.set_interpreter)
 
     def show(self) -> None:
@@ -30,7 +29,6 @@ class AdvancedSection:
         known = list(settings.DEVICES.values())
         ui.deviceBox.setCurrentIndex(known.index(settings.device()) if settings.device() in known else 0)
         ui.modelEdit.setText("" if settings.model() == "embedded" else settings.model())
-        ui.adapterEdit.setText(settings.adapter())
         ui.interpreterEdit.setCurrentPath(settings.interpreter())
 
     def _choose_device(self, index: int) -> None:

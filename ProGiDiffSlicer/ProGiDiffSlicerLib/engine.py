@@ -1,22 +1,21 @@
-"""The engine as the panel and scripts use it: warm, restarted when needed, one prompt at a time."""
+"""The engine as the panel and scripts use it: warm, restarted when needed, one job at a time."""
 
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import qt
 import slicer
-import vtk
 
 from ProGiDiffSlicerLib import settings
 from ProGiDiffSlicerLib.array_files import give_array, take_array
 from ProGiDiffSlicerLib.errors import SegmentationError
+from ProGiDiffSlicerLib.job import Job
 from ProGiDiffSlicerLib.launching import default_launch
+from ProGiDiffSlicerLib.volume_image import VolumeImage
 from ProGiDiffSlicerLib.worker import Launch, Worker
 
 _LOG = logging.getLogger("ProGiDiffSlicer")
@@ -25,43 +24,15 @@ _CANCEL_SECONDS = 10
 Conversation = Generator[tuple[str, dict[str, Any]], dict[str, Any], None]
 
 
-@dataclass
-class Job:
-    """One prompt on one volume, from Propose to the last proposal.
-
-    The callbacks are called on the main thread:
-        keep(description, probability): each proposal as soon as it exists; puts it into the scene.
-        keep_result(result): the worker's final result; adds what is only known at the end.
-        on_progress(stage, params): stage is "starting", "loading", "reading" or "proposing".
-        on_proposal(proposal_id): a proposal has been kept.
-        on_message(text): something to tell the user, such as a fall-back to the processor.
-        on_done(result): all is kept; `result["cancelled"]` when the user stopped it.
-        on_failed(error)
-    """
-
-    volume_id: str
-    prompt: str
-    proposals: int = 5
-    quality: str = "standard"
-    seed: int = 0
-    keep: Callable[[dict[str, Any], np.ndarray], str] = lambda _description, _probability: ""
-    keep_result: Callable[[dict[str, Any]], None] = lambda _result: None
-    on_progress: Callable[[str, dict[str, Any]], None] = lambda _stage, _params: None
-    on_proposal: Callable[[str], None] = lambda _proposal_id: None
-    on_message: Callable[[str], None] = lambda _text: None
-    on_done: Callable[[dict[str, Any]], None] = lambda _result: None
-    on_failed: Callable[[SegmentationError], None] = lambda _error: None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    stage: str = "starting"
-    cancelled: bool = False
-    finished: bool = False
-
-
 class Engine:
-    """Keeps one worker alive between prompts.
+    """Keeps one worker alive between jobs.
 
     Args:
         launch: says how to start the worker; asked again at each start, so that settings take effect.
+
+    Attributes:
+        on_busy_changed: called when a job starts or ends.
+        on_ready: called when a worker has started and said hello.
     """
 
     def __init__(self, launch: Callable[[], Launch] = default_launch) -> None:
@@ -73,6 +44,8 @@ class Engine:
         self.model: dict[str, Any] = {}
         self._model_choice: tuple[str, str, str] | None = None
         self._open_volumes: dict[str, str] = {}
+        self.on_busy_changed: list[Callable[[], None]] = []
+        self.on_ready: list[Callable[[], None]] = []
         self._last_error = SegmentationError(
             "The segmentation engine is not running.", "Press Propose again."
         )
@@ -100,22 +73,52 @@ class Engine:
             SegmentationError: another job is running.
         """
         if self.job is not None:
-            raise SegmentationError(
-                "The engine is still busy with another prompt.", "Wait for it, or press Cancel."
-            )
+            raise SegmentationError("The engine is still busy.", "Wait for it, or press Cancel.", kind="Busy")
         self.job = job
-        self._converse(self._segment(job), job)
+        self._tell_busy()
+        self._converse(self._work(job), job)
 
     def ask(
-        self, method: str, done: Callable[[dict[str, Any]], None], failed: Callable[[SegmentationError], None]
+        self,
+        method: str,
+        done: Callable[[dict[str, Any]], None],
+        failed: Callable[[SegmentationError], None],
+        params: dict[str, Any] | None = None,
+        with_model: bool = False,
     ) -> None:
-        """A single question such as "doctor", starting the worker if needed."""
+        """A single question such as "doctor", starting the worker if needed.
+
+        Args:
+            with_model: the answer depends on the model, so it is loaded first.
+        """
 
         def conversation() -> Conversation:
             yield from self._greet()
-            done((yield method, {}))
+            if with_model:
+                self._check_torch()
+                yield from self._load(lambda: None)
+            done((yield method, params or {}))
 
         self._converse(conversation(), None, failed)
+
+    def use_adapter(
+        self, path: str, done: Callable[[], None], failed: Callable[[SegmentationError], None]
+    ) -> None:
+        """Switches the warm model; a model that is not loaded yet takes the adapter of the settings."""
+        if self._model_choice is None or self._worker is None:
+            done()
+            return
+
+        def switched(_answer: dict[str, Any]) -> None:
+            self.adapter_is(path)
+            done()
+
+        self.ask("adapter_activate", switched, failed, {"path": path})
+
+    def adapter_is(self, path: str) -> None:
+        """The worker has another adapter on its model now; opened volumes stay open."""
+        if self._model_choice is not None:
+            self._model_choice = (*self._model_choice[:2], path)
 
     def warm_up(self) -> None:
         """Starts the worker in advance, since importing torch takes seconds: a prompt is being typed."""
@@ -128,9 +131,9 @@ class Engine:
         if job is None or job.cancelled:
             return
         job.cancelled = True
-        if job.stage == "proposing" and self._worker is not None:
+        if job.stage == "working" and job.has_id and self._worker is not None:
             self._worker.request("cancel", {"job_id": job.id}, lambda _result: None, lambda _error: None)
-            self._patience.start(_CANCEL_SECONDS * 1000)
+            self._patience.start(round((job.cancel_seconds or _CANCEL_SECONDS) * 1000))
         else:
             self._finish(job, lambda: job.on_done({"sets": [], "cancelled": True}))
 
@@ -138,9 +141,10 @@ class Engine:
         """Ends the worker, for quitting, reloading, or starting it with other settings."""
         self._patience.stop()
         job, self.job = self.job, None
+        self._end_worker()
         if job is not None:
             job.finished = True
-        self._end_worker()
+            self._tell_busy()
 
     def _end_worker(self) -> None:
         worker, self._worker = self._worker, None
@@ -175,37 +179,48 @@ class Engine:
         """Reads an array that the worker announced."""
         return take_array(self.greeting["directory"], name)
 
-    def _segment(self, job: Job) -> Conversation:
-        """What is said to the worker for one prompt; each `yield` is a request and its answer."""
+    def _work(self, job: Job) -> Conversation:
+        """What is said to the worker for one job; each `yield` is a request and its answer."""
         yield from self._greet()
         self._check_torch()
-        choice = (settings.model(), settings.device(), settings.adapter())
-        if choice != self._model_choice:
-            self._stage(job, "loading")
-            model, device, adapter = choice
-            self._model_choice = None
-            self.model = yield "load_model", {"model": model, "device": device, "adapter": adapter}
-            self._model_choice, self._open_volumes = choice, {}
-        node = volume_of(job.volume_id)
-        fingerprint = _fingerprint(node)
-        if self._open_volumes.get(job.volume_id) != fingerprint:
-            self._stage(job, "reading")
-            yield "open_volume", self._describe(node)
-            self._open_volumes[job.volume_id] = fingerprint
-        self._stage(job, "proposing")
-        result = yield (
-            "segment",
-            {
-                "job_id": job.id,
-                "volume_id": job.volume_id,
-                "prompt": job.prompt,
-                "proposals": job.proposals,
-                "quality": job.quality,
-                "seed": job.seed,
-            },
-        )
+        yield from self._load(lambda: self._stage(job, "loading"))
+        params = dict(job.params)
+        if job.image is not None:
+            yield from self._open(job, job.image)
+            params["volume_id"] = job.image.id
+        if job.has_id:
+            params["job_id"] = job.id
+        self._stage(job, "working")
+        result = yield job.method, self._handed_over(params)
         job.keep_result(result)
         self._finish(job, lambda: job.on_done(result))
+
+    def _load(self, tell: Callable[[], None]) -> Conversation:
+        choice = (settings.model(), settings.device(), settings.adapter())
+        if choice == self._model_choice:
+            return
+        tell()
+        model, device, adapter = choice
+        self._model_choice = None
+        self.model = yield "load_model", {"model": model, "device": device, "adapter": adapter}
+        self._model_choice, self._open_volumes = choice, {}
+
+    def _open(self, job: Job, image: VolumeImage) -> Conversation:
+        if self._open_volumes.get(image.id) == image.fingerprint:
+            return
+        self._stage(job, "reading")
+        described = {"volume_id": image.id, "name": image.name, "modality": "auto"}
+        place = {"array": image.array, "affine": image.affine.tolist()}
+        yield "open_volume", self._handed_over({**described, **place})
+        self._open_volumes[image.id] = image.fingerprint
+
+    def _handed_over(self, value: Any) -> Any:
+        """The same parameters, with the names of files in place of arrays."""
+        if isinstance(value, np.ndarray):
+            return give_array(self.greeting["directory"], value)
+        if isinstance(value, dict):
+            return {key: self._handed_over(v) for key, v in value.items()}
+        return [self._handed_over(v) for v in value] if isinstance(value, list) else value
 
     def _greet(self) -> Conversation:
         launch = self._launch()
@@ -218,6 +233,8 @@ class Engine:
         self.greeting = yield "hello", {}
         self._worker.pid = int(self.greeting.get("pid") or 0)
         self._patience.stop()
+        for tell in self.on_ready:
+            tell()
 
     def _check_torch(self) -> None:
         if not self.greeting.get("torch"):
@@ -241,16 +258,6 @@ class Engine:
     def _stage(self, job: Job, stage: str) -> None:
         job.stage = stage
         job.on_progress(stage, {})
-
-    def _describe(self, node: Any) -> dict[str, Any]:
-        array = slicer.util.arrayFromVolume(node)
-        return {
-            "volume_id": node.GetID(),
-            "array": give_array(self.greeting["directory"], array.transpose(2, 1, 0)),
-            "affine": ijk_to_world(node).tolist(),
-            "modality": "auto",
-            "name": node.GetName(),
-        }
 
     def _converse(
         self, talk: Conversation, job: Job | None, failed: Callable[[SegmentationError], None] | None = None
@@ -294,6 +301,11 @@ class Engine:
         if self.job is job:
             self.job = None
         tell()
+        self._tell_busy()
+
+    def _tell_busy(self) -> None:
+        for tell in self.on_busy_changed:
+            tell()
 
     def _on_notice(self, method: str, params: dict[str, Any]) -> None:
         job = self.job
@@ -303,8 +315,8 @@ class Engine:
             if method == "proposal":  # of a job that was ended: nobody will read its file
                 self._discard(params["proposal"])
             return
-        if method == "progress":
-            job.on_progress("proposing", params)
+        if method in ("progress", "adapt_progress"):
+            job.on_progress("working", params)
         elif method == "proposal":
             self._pass_on(job, params["proposal"])
 
@@ -358,36 +370,3 @@ def _unforeseen(problem: Exception) -> SegmentationError:
         "Please report it with the text of the Python console.",
         kind="InternalError",
     )
-
-
-def volume_of(volume_id: str) -> Any:
-    """The volume node, if it is still there and has voxels.
-
-    Raises:
-        SegmentationError: it was deleted, or is empty.
-    """
-    node = slicer.mrmlScene.GetNodeByID(volume_id)
-    if node is None:
-        raise SegmentationError("The volume has left the scene.", "Choose another volume.", kind="VolumeGone")
-    if node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
-        raise SegmentationError(
-            f"The volume {node.GetName()} holds no image.", "Choose another volume.", kind="VolumeError"
-        )
-    return node
-
-
-def ijk_to_world(node: Any) -> np.ndarray:
-    """(4, 4) from voxel indices to RAS millimetres, through a linear parent transform if there is one."""
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    parent = node.GetParentTransformNode()
-    if parent is not None and parent.IsTransformToWorldLinear():
-        to_world = vtk.vtkMatrix4x4()
-        parent.GetMatrixTransformToWorld(to_world)
-        vtk.vtkMatrix4x4.Multiply4x4(to_world, matrix, matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)
-
-
-def _fingerprint(node: Any) -> str:
-    """Changes when the voxels or their place change, so that the worker gets the new image."""
-    return f"{node.GetImageData().GetMTime()} {ijk_to_world(node).round(6).tolist()}"

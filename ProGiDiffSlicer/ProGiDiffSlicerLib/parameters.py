@@ -7,6 +7,8 @@ from typing import Annotated
 from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterNodeWrapper
 
+from ProGiDiffSlicerLib.job import Drawing
+
 QUALITIES = {"Draft": "draft", "Standard": "standard", "Fine": "fine"}
 
 
@@ -18,3 +20,8 @@ class Parameters:
     quality: Annotated[str, Choice(["Draft", "Standard", "Fine"]), Default("Standard")]
     target: vtkMRMLSegmentationNode
     seed: Annotated[int, WithinRange(0, 999999), Default(0)]
+
+
+def drawing(parameters: Parameters) -> Drawing:
+    """What the engine is told of them."""
+    return Drawing(parameters.proposals, QUALITIES[parameters.quality], parameters.seed)

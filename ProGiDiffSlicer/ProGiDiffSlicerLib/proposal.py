@@ -10,7 +10,10 @@ import numpy as np
 import vtk
 
 _TAG = "ProGiDiff."
-PROVENANCE = ("prompt", "model", "model_hash", "seed", "steps", "device", "adapter", "parent", "method")
+PROVENANCE = (
+    "prompt", "model", "model_hash", "seed", "steps", "device", "adapter", "parent", "method", "strength",
+    "constraints",
+)  # fmt: skip
 CONSENSUS, SAMPLED, MERGED, EDITED = "consensus", "sampled", "merged", "edited"
 
 
@@ -27,7 +30,7 @@ class Proposal:
         region: box of the volume's (I, J, K) grid as [[i0, i1], [j0, j1], [k0, k1]].
         probability: uint8, shape of the region, 255 = certain; None after a scene was re-opened.
         threshold: probability in [0, 1] above which a voxel belongs to the mask.
-        provenance: prompt, model, seed, steps, device, adapter, parent, method.
+        provenance: prompt, model, seed, steps, device, adapter, parent, method, strength, constraints.
         from_mask: the probability was read back from a mask and is only 0 or 255.
     """
 
@@ -64,6 +67,11 @@ class Proposal:
             dice_to_consensus=description.get("dice_to_consensus"),
             provenance=dict(description.get("provenance") or {}),
         )
+
+    @property
+    def is_steered(self) -> bool:
+        """Made near a mask or around marks, not from a prompt alone."""
+        return self.provenance.get("method") in ("varied", "constrained")
 
     @property
     def mask(self) -> np.ndarray:
@@ -127,7 +135,7 @@ def copy_provenance(proposal: Proposal, segment: Any) -> None:
 
 def _clean(value: Any) -> str:
     """Segmentation files separate tags by a bar, so a value may not hold one."""
-    return str(value).replace("|", "/").replace("\n", " ")
+    return "" if value is None else str(value).replace("|", "/").replace("\n", " ")
 
 
 def _tag(segment: Any, name: str) -> str:

@@ -184,7 +184,7 @@ def _short_name(proposal: Proposal) -> str:
     """Below its group's title the organ's name says nothing new."""
     rest = proposal.name.removeprefix(proposal.organ_name).lstrip(": ")
     text = rest or proposal.name
-    return f"Proposal {text}" if text.isdigit() else text[0].upper() + text[1:]
+    return f"Proposal {text}" if text[0].isdigit() else text[0].upper() + text[1:]
 
 
 def _group_title(group: OrganGroup, members: list[Proposal]) -> str:
@@ -192,6 +192,8 @@ def _group_title(group: OrganGroup, members: list[Proposal]) -> str:
     if not group.found:
         return f"{title}: not found"
     sampled = sum(1 for p in members if p.kind == "sampled")
+    if group.runs > 1:  # how many of all differ is only known within one run
+        return f"{title}: {sampled} proposals"
     if group.distinct and sampled > 1:
         return f"{title}: {sampled} proposals, {group.distinct} really different"
     return title
@@ -199,10 +201,26 @@ def _group_title(group: OrganGroup, members: list[Proposal]) -> str:
 
 def _history(proposal: Proposal) -> str:
     made = proposal.provenance
-    lines = [proposal.name, f"Asked for: {made.get('prompt', '')}"]
-    if made.get("method") and made["method"] != "sampled":
+    lines = [proposal.name]
+    if made.get("prompt"):
+        lines.append(f"Asked for: {made['prompt']}")
+    if proposal.is_steered:
+        lines += _steering(made)
+    elif made.get("method") and made["method"] != "sampled":
         lines.append(f"Made by: {made['method']}")
+    if made.get("adapter"):
+        lines.append(f"Adapted by: {made['adapter']}")
     lines.append(
         f"Model: {made.get('model', '')}, seed {made.get('seed', '')}, {made.get('steps', '')} steps"
     )
     return "\n".join(lines)
+
+
+def _steering(made: dict[str, Any]) -> list[str]:
+    """Where a varied or constrained proposal comes from."""
+    lines = [f"{made['method'].capitalize()} from: {made.get('parent') or 'a fresh draft'}"]
+    if made.get("strength") not in (None, ""):
+        lines.append(f"Change: {100 * float(made['strength']):.0f} % (0 is almost the same, 100 forgets it)")
+    if made.get("constraints"):
+        lines.append(f"Kept to: {made['constraints']}")
+    return lines

@@ -109,16 +109,21 @@ def set_status(segment: Any, status: str) -> None:
     logic.SetSegmentStatus(segment, getattr(logic, status))
 
 
-def mask_in_volume(node: Any, segment_id: str) -> np.ndarray:
-    """(I, J, K) bool of a segment as it now is, edits included, on its volume's grid."""
-    volume = reference_volume(node)
+def mask_in_volume(node: Any, segment_id: str, volume: Any = None) -> np.ndarray:
+    """(I, J, K) bool of a segment as it now is, edits included, on a volume's grid.
+
+    Args:
+        volume: None for the one the segmentation was made on.
+    """
+    volume = reference_volume(node) if volume is None else volume
     mask = np.zeros(volume.GetImageData().GetDimensions(), bool)
     image = slicer.vtkOrientedImageData()
     node.GetBinaryLabelmapRepresentation(segment_id, image)
     extent = image.GetExtent()
     if extent[0] > extent[1] or image.GetPointData().GetScalars() is None:
         return mask
-    if not _is_on_grid_of(image, volume):  # somebody chose another geometry in the Segment Editor
+    moved = node.GetTransformNodeID() != volume.GetTransformNodeID()
+    if moved or not _is_on_grid_of(image, volume):  # somebody chose another geometry in the Segment Editor
         array = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
         return array.transpose(2, 1, 0) > 0
     shape = [extent[2 * a + 1] - extent[2 * a] + 1 for a in range(3)]

@@ -25,6 +25,7 @@ class ProposalsSection:
         self._ui, self._logic, self._on_edit = ui, logic, on_edit
         self._overlay = agreement.Overlay()
         self._parameters: Parameters | None = None
+        self.on_selected: Callable[[], None] = lambda: None  # after selection or list changed
         self.list = ProposalsList(ui.proposalsTree, self._selected, self._show_chosen)
         for way in WAYS:
             ui.mergeBox.addItem(way)
@@ -101,6 +102,7 @@ class ProposalsSection:
         ui.mergeButton.setEnabled(len(self.list.ticked()) > 1)
         ui.thresholdSlider.setEnabled(_has_movable_border(current))
         step = self._logic.undo.next_step()
+        self.on_selected()
         ui.undoButton.setEnabled(bool(step))
         ui.undoButton.setToolTip(f"Take back {step}" if step else "Nothing to take back")
 

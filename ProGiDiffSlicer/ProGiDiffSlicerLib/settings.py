@@ -1,4 +1,4 @@
-"""Choices that belong to the computer, not to the scene: interpreter, device, model, adapter, history."""
+"""Choices that belong to the computer, not to the scene: interpreter, device, model, adapter, cases, history."""
 
 from __future__ import annotations
 
@@ -54,8 +54,41 @@ def adapter() -> str:
     return _read("Adapter")
 
 
-def set_adapter(folder: str) -> None:
+def adapter_name() -> str:
+    """What the user calls it."""
+    return _read("AdapterName")
+
+
+def set_adapter(folder: str, name: str) -> None:
     _write("Adapter", folder.strip())
+    _write("AdapterName", name.strip())
+
+
+def case_library() -> str:
+    """Folder of the corrected cases; empty as long as none was chosen."""
+    return _read("CaseLibrary")
+
+
+def set_case_library(folder: str) -> None:
+    _write("CaseLibrary", folder.strip())
+
+
+def checked_by() -> str:
+    """Who checks the cases; may be empty."""
+    return _read("CheckedBy")
+
+
+def set_checked_by(name: str) -> None:
+    _write("CheckedBy", name.strip())
+
+
+def unfinished_training() -> str:
+    """Case library of a training that was stopped and can go on; empty if there is none."""
+    return _read("UnfinishedTraining")
+
+
+def set_unfinished_training(library: str) -> None:
+    _write("UnfinishedTraining", library)
 
 
 def history() -> list[str]:

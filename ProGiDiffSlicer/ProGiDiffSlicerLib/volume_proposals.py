@@ -24,6 +24,7 @@ class OrganGroup:
     found: bool = True
     reason: str = ""
     distinct: int = 0
+    runs: int = 0
 
 
 class VolumeProposals:
@@ -78,6 +79,7 @@ class VolumeProposals:
             group = self._group(found["organ"], found["name"])
             group.found, group.reason = bool(found["found"]), str(found.get("reason") or "")
             group.distinct = int(found.get("distinct") or 0)
+            group.runs += 1
             self._apply_ranking(found, prefix)
             if found.get("consensus"):
                 self._add_consensus(found, prefix, take)
@@ -208,7 +210,7 @@ class VolumeProposals:
         described = found["consensus"]
         consensus = Proposal.from_worker(described, take(described["probability"]), CONSENSUS)
         consensus.id = prefix + consensus.id
-        consensus.name = f"{consensus.organ_name} consensus"
+        consensus.name = _consensus_name(consensus)
         self.add(consensus)
         sampled = [p for p in self.ordered(found["organ"]) if p.id.startswith(prefix) and p.kind == "sampled"]
         for proposal in sampled:
@@ -218,6 +220,12 @@ class VolumeProposals:
             values, region = take(found["agreement"]["array"]), found["agreement"]["region"]
             touched = _touched(sampled, region)
             agreement.write_map(self.volume, found["organ"], found["name"], region, values, touched)
+
+
+def _consensus_name(consensus: Proposal) -> str:
+    made, name = consensus.provenance, f"{consensus.organ_name} consensus"
+    parent = f"{made['parent']} " if made.get("parent") else ""
+    return f"{name} ({parent}{made['method']})" if consensus.is_steered else name
 
 
 def _touched(proposals: list[Proposal], region: list[list[int]]) -> np.ndarray:

@@ -48,6 +48,8 @@ class FakeWorker:
         self.folder = Path(tempfile.mkdtemp(prefix="fake-worker-"))
         self.volumes: dict[str, np.ndarray] = {}
         self.voxel_ml: dict[str, float] = {}
+        self.affines: dict[str, np.ndarray] = {}
+        self.names: dict[str, str] = {}
         self.cancelled: set[str] = set()
 
     def hello(self) -> dict:
@@ -95,6 +97,7 @@ class FakeWorker:
         path = self.folder / array
         self.volumes[volume_id] = np.load(path, allow_pickle=False)
         path.unlink()
+        self.affines[volume_id], self.names[volume_id] = np.array(affine), name
         self.voxel_ml[volume_id] = abs(float(np.linalg.det(np.array(affine)[:3, :3]))) / 1000
         return {"volume_id": volume_id, "modality": "CT", "seconds": 0.0}
 
@@ -119,6 +122,92 @@ class FakeWorker:
             "seconds": {"first_proposal": 0.1, "total": 1.2},
             "cancelled": job_id in self.cancelled,
         }
+
+    def vary(
+        self, job_id: str, volume_id: str, organ: str, parent: dict, strength: float, prompt: str,
+        proposals: int, quality: str, seed: int, region: dict | None = None,
+    ) -> dict:  # fmt: skip
+        """Grows or shrinks with the number and the strength, along the first axis."""
+        mask, within = self.voxels(volume_id, parent), self.voxels(volume_id, region, True)
+        told = {"parent": parent["name"], "method": "varied", "strength": strength, "constraints": ""}
+        drawn = [
+            np.where(within, mask & np.roll(mask, 1 + round(2 * strength * n), 0), mask)
+            for n in range(proposals)
+        ]
+        return self.steered(job_id, volume_id, organ, prompt, drawn, told)
+
+    def constrain(
+        self, job_id: str, volume_id: str, organ: str, inside: list, outside: list, fixed: list,
+        strength: float, prompt: str, proposals: int, quality: str, seed: int, region: dict | None = None,
+        parent: dict | None = None,
+    ) -> dict:  # fmt: skip
+        """Keeps the promises of the protocol, and nothing more."""
+        mask = self.voxels(volume_id, parent)
+        within, kept = self.voxels(volume_id, region, True), self.joined(volume_id, fixed)
+        put, out = self.joined(volume_id, inside), self.joined(volume_id, outside)
+        told = {"parent": parent["name"] if parent else "", "method": "constrained", "strength": strength}
+        told["constraints"] = f"{put.sum()} voxels inside, {out.sum()} voxels outside"
+        drawn = [
+            np.where(within & ~kept, (mask & np.roll(mask, n + 1, 0) | put) & ~out, mask)
+            for n in range(proposals)
+        ]
+        return self.steered(job_id, volume_id, organ, prompt, drawn, told)
+
+    def steered(
+        self, job_id: str, volume_id: str, organ: str, prompt: str, drawn: list[np.ndarray], told: dict
+    ) -> dict:
+        made: list[dict] = []
+        base = {"organ": organ, "name": organ, "found": True, "reason": "", "pairwise_dice": []}
+        base |= {"distinct": 0, "consensus": None, "agreement": None, "proposals": [], "ranking": []}
+        for number, mask in enumerate(drawn):
+            for step in range(4):
+                time.sleep(0.08 if "slow" in BEHAVIOUR else 0.002)
+                if job_id in self.cancelled:
+                    break
+                done = number * 4 + step + 1
+                notify("progress", job_id=job_id, organ=organ, step=done, steps=4 * len(drawn),
+                       proposal=number, proposals=len(drawn), fraction=done / (4 * len(drawn)),
+                       seconds_left=1.0)  # fmt: skip
+            if job_id in self.cancelled:
+                break
+            region = [[int(a.min()), int(a.max()) + 1] for a in np.nonzero(mask)] or [[0, 0]] * 3
+            array = np.where(mask[tuple(slice(*r) for r in region)], 255, 0).astype(np.uint8)
+            made.append(self.described(volume_id, organ, number, prompt, region, array, 0))
+            made[-1]["name"] = f"{told['parent'] or organ}.{number + 1}"
+            made[-1]["provenance"] |= told
+            notify("proposal", job_id=job_id, proposal=made[-1])
+            if "die-after-first" in BEHAVIOUR:
+                os._exit(9)
+        found = self.summary(base, made, organ, self.voxel_ml[volume_id])
+        seconds, cancelled = {"first_proposal": 0.1, "total": 1.2}, job_id in self.cancelled
+        return {"job_id": job_id, "sets": [found], "seconds": seconds, "cancelled": cancelled}
+
+    def joined(self, volume_id: str, given: list[dict]) -> np.ndarray:
+        return np.any([self.voxels(volume_id, None), *(self.voxels(volume_id, v) for v in given)], axis=0)
+
+    def voxels(self, volume_id: str, given: dict | None, otherwise: bool = False) -> np.ndarray:
+        """(I, J, K) bool of VOXELS of the protocol."""
+        shape = self.volumes[volume_id].shape
+        full = np.full(shape, otherwise if given is None else False)
+        if given is None:
+            return full
+        to_index = np.linalg.inv(self.affines[volume_id])
+        if "array" in given:
+            array = np.load(self.folder / given["array"], allow_pickle=False)
+            (self.folder / given["array"]).unlink()
+            box = tuple(slice(*r) for r in given["region"])
+            full[box] = array > 255 * given.get("threshold", 0)
+        elif "points" in given:
+            for point in given["points"]:
+                full[tuple(np.round(to_index @ [*point, 1])[:3].astype(int))] = True
+        elif "slices" in given:
+            full[:, :, given["slices"][0] : given["slices"][1] + 1] = True
+        else:
+            roi = given["roi"]
+            places = self.affines[volume_id] @ np.r_[np.indices(shape).reshape(3, -1), [np.ones(full.size)]]
+            local = np.array(roi["axes"]).T @ (places[:3] - np.array(roi["center"])[:, None])
+            full = (np.abs(local) <= np.array(roi["size"])[:, None] / 2).all(axis=0).reshape(shape)
+        return full
 
     def one_organ(
         self,
@@ -183,6 +272,19 @@ class FakeWorker:
         else:
             low, probability = ellipsoid(self.volumes[volume_id].shape, organ, number)
         high = low + probability.shape
+        region = [[int(a), int(b)] for a, b in zip(low, high, strict=True)]
+        return self.described(volume_id, organ, number, prompt, region, probability, seed)
+
+    def described(
+        self,
+        volume_id: str,
+        organ: str,
+        number: int,
+        prompt: str,
+        region: list,
+        probability: np.ndarray,
+        seed: int,
+    ) -> dict:
         size = float((probability > 127.5).sum()) * self.voxel_ml[volume_id]
         return {
             "proposal_id": f"p{number}-{uuid.uuid4().hex[:6]}",
@@ -190,7 +292,7 @@ class FakeWorker:
             "organ": organ,
             "organ_name": organ,
             "label": ORGANS[organ],
-            "region": [[int(a), int(b)] for a, b in zip(low, high, strict=True)],
+            "region": region,
             "probability": self.give(probability),
             "threshold": 0.5,
             "score": 0.9 - 0.03 * number,

@@ -198,3 +198,32 @@ def test_a_segment_on_a_finer_grid_is_read_on_the_grid_of_its_volume(logic, volu
     segment.AddRepresentation("Binary labelmap", fine)
     after = proposals_scene.mask_in_volume(node, proposal.id)
     assert after.shape == before.shape and (after != before).mean() < 0.02 and after.any()
+
+
+def test_steering_by_script(logic, volume):
+    liver = logic.segment(volume, "segment the liver", proposals=2)[1]
+    near = logic.vary(volume, liver, 0.2, proposals=3, region=(8, 9))
+    assert [p.name for p in near if p.kind == "sampled"] == ["liver 1.1", "liver 1.2", "liver 1.3"]
+    assert near[1].provenance["strength"] == 0.2 and near[1].provenance["parent"] == "liver 1"
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "in")
+    with pytest.raises(Exception, match="in has no points yet"):
+        logic.constrain(volume, liver, inside=[points])
+    points.AddControlPoint(*volume_point(volume, (1, 2, 3)))
+    kept = logic.constrain(volume, liver, inside=[points], proposals=2)
+    (i0, _), (j0, _), (k0, _) = kept[1].region
+    assert kept[1].mask[1 - i0, 2 - j0, 3 - k0]
+    with pytest.raises(Exception, match="It is not known which organ"):
+        logic.vary(volume, (segmentation_of(volume), "anything"))
+
+
+def volume_point(volume, index):
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix.MultiplyPoint((*map(float, index), 1.0))[:3]
+
+
+def segmentation_of(volume):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    node.GetSegmentation().AddEmptySegment("anything", "something")
+    return node

@@ -74,6 +74,39 @@ class Hands:
             QTest.keyClick(box, Qt.Key.Key_Down if box.currentIndex() < index else Qt.Key.Key_Up)
         QApplication.processEvents()
 
+    def pick(self, name: str, text: str) -> None:
+        """Opens the menu of a button and clicks the entry that begins with a text."""
+        button = self.it(name)
+        self.reveal(button)
+        if not (button.isEnabled() and button.isVisible()):
+            raise AssertionError(f"{name} cannot be pressed now")
+        menu = button.menu()
+        menu.popup(button.mapToGlobal(QPoint(0, button.height())))
+        QApplication.processEvents()
+        found = [a for a in menu.actions() if a.text().startswith(text)]
+        if not found:
+            menu.hide()
+            raise AssertionError(f"{name} offers {[a.text() for a in menu.actions()]}, not {text!r}")
+        QTest.mouseClick(menu, Qt.MouseButton.LeftButton, pos=menu.actionGeometry(found[0]).center())
+        QApplication.processEvents()
+
+    def slide(self, name: str, to: int) -> None:
+        """Moves a slider by the keyboard."""
+        slider = self.it(name)
+        self.reveal(slider)
+        slider.setFocus()
+        while slider.value() != to:
+            QTest.keyClick(slider, Qt.Key.Key_Right if slider.value() < to else Qt.Key.Key_Left)
+
+    def turn(self, name: str, value: int) -> None:
+        """Types a number into a spin box."""
+        box = self.it(name)
+        self.reveal(box)
+        if not (box.isEnabled() and box.isVisible()):
+            raise AssertionError(f"{name} cannot be used now")
+        box.selectAll()
+        self.hands_type(box, str(value))
+
     @property
     def window(self) -> QWidget:
         return self.it("proposalsTree").window()

@@ -1,0 +1,38 @@
+"""A bar and a sentence: how far a job is and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PROBLEM = "color: #b3261e;"
+
+
+class JobView:
+    """Args:
+    bar: QProgressBar with a maximum of 1000, hidden while nothing runs.
+    label: QLabel for the last sentence.
+    """
+
+    def __init__(self, bar: Any, label: Any) -> None:
+        self._bar, self._label = bar, label
+
+    def progress(self, fraction: float, text: str) -> None:
+        self._bar.setVisible(True)
+        self._bar.setValue(round(1000 * fraction))
+        self._bar.setFormat(text)
+
+    def end(self) -> None:
+        self._bar.setVisible(False)
+
+    def say(self, text: str, problem: bool = False) -> None:
+        self._label.setStyleSheet(_PROBLEM if problem else "")
+        self._label.setText(text)
+
+
+def time_left(seconds: float | None) -> str:
+    """To be put after a sentence, such as ", about 3 min left"."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f", about {max(1, round(seconds))} s left"
+    return f", about {round(seconds / 60)} min left"
