@@ -26,6 +26,8 @@ from progidiff.training.losses import mask_loss, organ_loss
 from progidiff.training.slice_data import OrganSlices, SliceBatch
 from progidiff.training.timesteps import random_timesteps
 
+_SURE = 12.0  # logit of the organ a wording names, over the others
+
 
 class ControlStage(Stage):
     """v-prediction loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
@@ -83,7 +85,11 @@ class ControlStage(Stage):
         decoded = mask_logits_from_latents(self.vae, predicted)
         refined = self.refiner(decoded, self.encoder.refinable(features, words), words)
         evidence = self.encoder.evidence(features, words)
-        asked = {} if evidence is None else {"evidence": 0.3 * mask_loss(4 * evidence, crops.mask)}
+        asked = (
+            {}
+            if evidence is None
+            else {"evidence": 0.3 * mask_loss(4 * torch.atanh(evidence.clamp(-0.99, 0.99)), crops.mask)}
+        )
         return asked | {
             "velocity": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
             "decoded": 0.3 * mask_loss(decoded, crops.mask),
@@ -93,24 +99,23 @@ class ControlStage(Stage):
 
 
 @torch.no_grad()
-def ask_like_the_organ_head(
+def teach_query(
     encoder: ImageEncoder, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, wordings: int = 100
 ) -> None:
-    """Start the encoder's query where its organ head is: wordings of an organ ask for that organ.
+    """Teach the encoder's query which organ each wording names, before anything else is trained.
 
-    Ridge regression from pooled text embeddings to the head's weights, each organ's less the background's.
+    Ridge regression from pooled text embeddings to the organs' numbers.
     """
     if encoder.query is None:
         return
-    captions = Captions(wordings).by_label
-    weight = torch.cat([encoder.to_organs.weight[:, :, 0, 0], encoder.to_organs.bias[:, None]], 1)
-    texts, wanted = [], []
-    for label, words in captions.items():
+    texts, numbers = [], []
+    for label, words in Captions(wordings).by_label.items():
         texts.append(pooled(encode_text(tokenizer, text_encoder, words)))
-        wanted.append((weight[label] - weight[0]).expand(len(words), -1))
+        numbers += [label] * len(words)
     text = torch.cat(texts).cpu().double()
     design = torch.cat([text, torch.ones(len(text), 1)], 1)
-    penalty = 1e-3 * len(text) * torch.eye(design.shape[1], dtype=torch.float64)
-    solution = torch.linalg.solve(design.T @ design + penalty, design.T @ torch.cat(wanted).cpu().double())
+    wanted = _SURE * F.one_hot(torch.tensor(numbers), encoder.config.organs + 1).double()
+    penalty = 1e-4 * len(text) * torch.eye(design.shape[1], dtype=torch.float64)
+    solution = torch.linalg.solve(design.T @ design + penalty, design.T @ wanted)
     encoder.query.weight.copy_(solution[:-1].T)
     encoder.query.bias.copy_(solution[-1])

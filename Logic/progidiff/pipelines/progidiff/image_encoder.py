@@ -70,7 +70,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.to_detail = nn.Conv2d(channels[0], detail_channels * 4, 1)
         self.detail = nn.Conv2d(detail_channels + slices, detail_channels, 3, padding=1)
         self.to_organs = nn.Conv2d(detail_channels, organs + 1, 1)
-        self.query = nn.Linear(text_width, detail_channels + 1) if text_width else None
+        self.query = nn.Linear(text_width, organs + 1) if text_width else None
         self.to_control = nn.Conv2d(channels[0] * 16 + channels[1] * 4 + channels[2], control_channels, 1)
 
     def forward(self, image: Tensor, pixel_mm: Tensor) -> ImageFeatures:
@@ -100,20 +100,22 @@ class ImageEncoder(ModelMixin, ConfigMixin):
     def evidence(self, features: ImageFeatures, text: Tensor) -> Tensor | None:
         """What the image says about the prompt before any mask is drawn.
 
-        The text becomes a linear classifier of the full-resolution features.
+        The text chooses among the organs that the auxiliary head sees.
 
         Args:
             features: of B slices.
             text: (B, text_width) pooled embedding.
 
         Returns:
-            (B, 1, H, W) in (−1, 1), soft sign of the evidence; None if the encoder has no query.
+            (B, 1, H, W) in (−1, 1): tanh of a quarter of the log odds that a pixel belongs to what the
+            prompt names; None if the encoder has no query.
         """
         if self.query is None:
             return None
-        weight, bias = self.query(text).split([features.detail.shape[1], 1], 1)
-        logits = torch.einsum("bchw,bc->bhw", features.detail, weight.to(features.detail))
-        return torch.tanh((logits + bias[..., None].to(logits)) / 4)[:, None]
+        choice = self.query(text).float().softmax(1)
+        probability = torch.einsum("bohw,bo->bhw", features.organs.float().softmax(1), choice)
+        log_odds = torch.logit(probability, eps=1e-4)
+        return torch.tanh(log_odds / 4)[:, None]
 
     def condition(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """What steers the ControlNet: the control features, and the evidence folded to their resolution."""
