@@ -113,7 +113,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         if self.query is None:
             return None
         choice = self.query(text).float().softmax(1)
-        probability = torch.einsum("bohw,bo->bhw", features.organs.float().softmax(1), choice)
+        # No einsum: under autocast it would round to bf16, whose 1 − 10⁻⁴ is 1, and the log odds to infinity.
+        probability = (features.organs.float().softmax(1) * choice[..., None, None]).sum(1)
         log_odds = torch.logit(probability, eps=1e-4)
         return torch.tanh(log_odds / 4)[:, None]
 
