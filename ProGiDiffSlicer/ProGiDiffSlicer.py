@@ -12,11 +12,16 @@ import qt
 import slicer
 from ProGiDiffSlicerLib import sample_data
 from ProGiDiffSlicerLib.acceptance import Accepted, accept, take_back
+from ProGiDiffSlicerLib.adapt_section import AdaptSection
+from ProGiDiffSlicerLib.adapter_box import AdapterBox
+from ProGiDiffSlicerLib.adapters import Adapters
 from ProGiDiffSlicerLib.advanced_section import AdvancedSection
+from ProGiDiffSlicerLib.cases_section import CasesSection
 from ProGiDiffSlicerLib.editing import EditSection
 from ProGiDiffSlicerLib.engine import Engine
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job import Drawing, Job, segment_job
+from ProGiDiffSlicerLib.learnt_section import LearntSection
 from ProGiDiffSlicerLib.locations import resource
 from ProGiDiffSlicerLib.parameters import Parameters
 from ProGiDiffSlicerLib.proposal import Proposal
@@ -27,6 +32,7 @@ from ProGiDiffSlicerLib.shortcuts import Shortcuts
 from ProGiDiffSlicerLib.source_mask import SourceMask, source_mask
 from ProGiDiffSlicerLib.steer_section import SteerSection
 from ProGiDiffSlicerLib.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Marks, constrain_job, vary_job
+from ProGiDiffSlicerLib.teaching import adapt_job, add_case_job
 from ProGiDiffSlicerLib.undo import UndoStack
 from ProGiDiffSlicerLib.volume_proposals import VolumeProposals
 from ProGiDiffSlicerLib.voxels import of_region, of_things
@@ -97,8 +103,13 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         problem = self.setup_section.show_problem
         self.propose = ProposeSection(ui, logic, self.proposals.changed, problem)
         self.steer = SteerSection(ui, logic, self.proposals, problem)
-        self.proposals.on_selected = self.steer.refresh
+        self.learnt = LearntSection(ui, logic)
+        self.cases = CasesSection(ui, logic, self.proposals, self._cases_known)
+        self.adapt = AdaptSection(ui, logic, self.cases, self.learnt.show_new)
+        self.adapter_box = AdapterBox(ui.adapterBox, logic.adapters, self.propose.say)
+        self.proposals.on_selected = self._selected
         logic.engine.on_busy_changed.append(self._refresh)
+        logic.engine.on_ready.append(logic.adapters.refresh)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
         step = self.proposals.list.step
         agreement = ui.agreementButton
@@ -118,8 +129,16 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _refresh(self) -> None:
         """A job has started or ended."""
-        self.propose.refresh()
+        for section in (self.propose, self.steer, self.cases, self.adapt, self.learnt):
+            section.refresh()
+
+    def _selected(self) -> None:
+        """Another proposal was selected: it may be what is steered or taught from."""
         self.steer.refresh()
+        self.cases.refresh()
+
+    def _cases_known(self) -> None:
+        self.adapt.refresh()
 
     def enter(self) -> None:
         self._load_parameters()
@@ -144,6 +163,8 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         slicer.app.disconnect("aboutToQuit()", self.logic.engine.stop)
         self.logic.engine.on_busy_changed.clear()
+        self.logic.engine.on_ready.clear()
+        self.logic.adapters.on_changed.clear()
         self.shortcuts.remove()
         self.edit.close()
         self.removeObservers()
@@ -172,6 +193,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._release_parameters()
         self.edit.forget()
         self.steer.forget()
+        self.cases.forget()
         self.logic.forget()
         for run in stopped:
             run.stopped("The scene was closed, so the prompt was stopped.")
@@ -204,6 +226,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
     def __init__(self, engine: Engine | None = None) -> None:
         super().__init__()
         self.engine = engine or Engine()
+        self.adapters = Adapters(self.engine)
         self.undo = UndoStack()
         self._by_volume: dict[str, VolumeProposals] = {}
 
@@ -245,7 +268,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         Args:
             source: a Proposal of this volume, or (segmentation node, segment id) of any origin.
             strength: 0 gives almost the mask, 1 forgets it.
-            region: only here anything changes: a vtkMRMLMarkupsROINode, or (first, last) slices; None: anywhere.
+            region: only here anything changes: a vtkMRMLMarkupsROINode, or (first, last) slices inclusive.
             organ: id in the organ table, for a segment that does not say it.
 
         Returns, raises and the rest: as `segment`.
@@ -283,6 +306,64 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         marks = Marks(*(of_things(things, volumeNode) for things in (inside, outside, fixed)))
         drawing, where = Drawing(proposals, quality, seed), of_region(region)
         return self._proposals_of(constrain_job(volumeNode, mask, organ, marks, where, drawing, strength))
+
+    def addCase(
+        self,
+        volumeNode: Any,
+        source: Any,
+        library: str,
+        *,
+        organ: str = "",
+        slices: tuple[int, int] | None = None,
+        by: str = "",
+    ) -> dict[str, Any]:
+        """Copies a checked mask and its volume into a folder of cases; on disk when it returns.
+
+        Args:
+            source, organ: as in `vary`.
+            library: the folder, made if missing.
+            slices: first and last that were really checked, both included, counted from 0 along the
+                patient's long axis; None for all of them. Only these count as truth.
+            by: who checked it.
+
+        Returns:
+            `case`, `organ` and `outcome` ("added", "replaced" or "unchanged"), see the worker's PROTOCOL.md.
+
+        Raises:
+            SegmentationError: nothing was saved; cases saved before are still there.
+        """
+        job = add_case_job(volumeNode, self._mask(volumeNode, source, organ), library, slices, by)
+        return self._wait(job, self.engine.submit)
+
+    def adapt(
+        self,
+        library: str,
+        name: str = "",
+        minutes: float | None = None,
+        onProgress: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
+        """Learns from all cases of a folder; waits. What got better is in use afterwards.
+
+        Args:
+            name: what to call it; "" takes the date.
+            minutes: how long to learn; None for 15 on a processor, 1 on a graphics card.
+            onProgress: called with (stage, params), see the worker's PROTOCOL.md, `adapt_progress`.
+
+        Returns:
+            `adapter` (None if cancelled), `activated` and `cancelled`. `adapter["verdict"]` says how it went.
+
+        Raises:
+            SegmentationError: no cases are lost; the same call goes on where it stopped.
+        """
+        job = adapt_job(library, name, minutes)
+        if onProgress is not None:
+            job.on_progress = onProgress
+        return self._wait(job, self.learn)
+
+    def learn(self, job: Job) -> None:
+        """Starts an adaptation and returns; what got better is in use before its callbacks are called."""
+        job.keep_result = self.adapters.learnt
+        self.engine.submit(job)
 
     def _mask(self, volume: Any, source: Any, organ: str) -> SourceMask:
         if isinstance(source, Proposal):

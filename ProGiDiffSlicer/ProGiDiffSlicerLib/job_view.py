@@ -9,7 +9,7 @@ _PROBLEM = "color: #b3261e;"
 
 class JobView:
     """Args:
-    bar: QProgressBar with a maximum of 1000, hidden while nothing runs.
+    bar: QProgressBar with a maximum of 1000, hidden while nothing runs; None where only sentences are said.
     label: QLabel for the last sentence.
     """
 
@@ -22,7 +22,8 @@ class JobView:
         self._bar.setFormat(text)
 
     def end(self) -> None:
-        self._bar.setVisible(False)
+        if self._bar is not None:
+            self._bar.setVisible(False)
 
     def say(self, text: str, problem: bool = False) -> None:
         self._label.setStyleSheet(_PROBLEM if problem else "")

@@ -19,6 +19,7 @@ _STAGES = {
     "working": "Making proposals…",
 }
 _SETUP_PROBLEMS = {"MissingPackage", "InterpreterMissing", "StartTimeout"}
+_WITHOUT_ADAPTER = " Or choose “nothing” beside Adapted to."
 _WHERE = {"cpu": "the processor", "cuda": "the graphics card"}
 
 
@@ -115,7 +116,8 @@ class ProposalsRun:
         kept = f" {_count(len(self._arrived))} kept." if self._arrived else ""
         self._view.end()
         self._on_changed("")
-        self._view.say(f"{error}{kept}", problem=True)
+        way_out = _WITHOUT_ADAPTER if error.kind == "AdapterError" else ""
+        self._view.say(f"{error}{way_out}{kept}", problem=True)
         if error.kind in _SETUP_PROBLEMS:
             self._on_setup_problem(error)
 

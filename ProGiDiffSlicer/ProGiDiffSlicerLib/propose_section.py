@@ -51,7 +51,8 @@ class ProposeSection:
             self._view.end()
         ui.proposeButton.setText("Cancel" if mine else "Propose")
         ui.proposeButton.setEnabled(mine or (ready and not busy))
-        for widget in (ui.volumeSelector, ui.promptEdit, ui.historyButton, ui.proposalsBox, ui.qualityBox):
+        inputs = (ui.promptEdit, ui.historyButton, ui.adapterBox, ui.proposalsBox, ui.qualityBox)
+        for widget in (ui.volumeSelector, *inputs):
             widget.setEnabled(not busy)
         ui.proposeButton.setToolTip(self._hint(volume is not None, ready, busy, mine))
 
@@ -63,6 +64,10 @@ class ProposeSection:
         if ready:
             return "Suggest outlines for what you typed (Enter)"
         return "Type what to segment, then press Enter." if has_volume else "Load a CT or MR first."
+
+    def say(self, error: SegmentationError) -> None:
+        """Something beside the prompt went wrong."""
+        self._view.say(str(error), problem=True)
 
     def start_or_cancel(self) -> None:
         if self.run.is_running:

@@ -1,4 +1,4 @@
-"""Choices that belong to the computer, not to the scene: interpreter, device, model, adapter, cases, history."""
+"""Choices that belong to the computer, not to the scene: device, model, cases, history."""
 
 from __future__ import annotations
 

@@ -35,6 +35,12 @@ def module(host: Any) -> Any:
     return host.load_module(MODULE_FILE)
 
 
+@pytest.fixture(autouse=True)
+def no_adapters_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have taught the model something."""
+    monkeypatch.setenv("PROGIDIFF_ADAPTERS", str(tmp_path / "adapters"))
+
+
 @pytest.fixture
 def scene(host: Any) -> Iterator[Any]:
     """An empty MRML scene; at the end no callback may have raised."""

@@ -227,3 +227,19 @@ def segmentation_of(volume):
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     node.GetSegmentation().AddEmptySegment("anything", "something")
     return node
+
+
+def test_teaching_by_script(logic, volume, tmp_path):
+    liver = logic.segment(volume, "segment the liver", proposals=2)[1]
+    with pytest.raises(Exception, match="There are no cases to learn from"):
+        logic.adapt(str(tmp_path / "cases"))
+    kept = logic.addCase(volume, liver, str(tmp_path / "cases"), slices=(3, 9), by="me")
+    assert kept["outcome"] == "added" and kept["case"]["organs"][0]["slices"] == [[3, 10]]
+    heard: list[str] = []
+    done = logic.adapt(
+        str(tmp_path / "cases"), "ours", onProgress=lambda _stage, p: heard.append(p.get("text"))
+    )
+    assert done["activated"] and done["adapter"]["name"] == "ours" and "Learning to draw them" in heard
+    assert logic.adapters.active == done["adapter"]["path"]
+    again = logic.segment(volume, "segment the liver", proposals=2)
+    assert again[1].provenance["adapter"] == done["adapter"]["adapter_id"]

@@ -231,6 +231,10 @@ class _FileDialog:
         return cls.answer
 
     @classmethod
+    def getSaveFileName(cls, *_arguments: Any) -> str:
+        return cls.answer
+
+    @classmethod
     def getExistingDirectory(cls, *_arguments: Any) -> str:
         return cls.answer
 

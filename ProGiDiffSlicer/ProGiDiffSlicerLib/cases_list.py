@@ -1,0 +1,86 @@
+"""The cases so far, by organ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+_CASE_ROLE, _ORGAN_ROLE = qt.Qt.UserRole, qt.Qt.UserRole + 1
+_NAME, _SLICES, _DATE, _BY = range(4)
+
+
+class CasesList:
+    """Shows CASE objects of Logic/progidiff/worker/PROTOCOL.md in a QTreeWidget.
+
+    Args:
+        tree: the QTreeWidget of the .ui.
+        on_selected: called when another row became current.
+    """
+
+    def __init__(self, tree: Any, on_selected: Callable[[], None]) -> None:
+        self._tree = tree
+        self._cases: dict[str, dict[str, Any]] = {}
+        header = tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
+        for column in (_SLICES, _DATE, _BY):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", on_selected)
+
+    def show(self, cases: list[dict[str, Any]]) -> None:
+        """Fills the list anew."""
+        self._cases = {case["case_id"]: case for case in cases}
+        self._tree.clear()
+        by_organ: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+        for case in cases:
+            for organ in case["organs"]:
+                by_organ.setdefault(organ["organ"], []).append((case, organ))
+        for rows in sorted(by_organ.values(), key=lambda rows: rows[0][1]["name"]):
+            self._add_group(rows)
+
+    def selected(self) -> tuple[dict[str, Any], str] | None:
+        """The case and the id of the organ of the current row."""
+        item = self._tree.currentItem()
+        case_id = str(item.data(_NAME, _CASE_ROLE) or "") if item is not None else ""
+        if case_id not in self._cases:
+            return None
+        return self._cases[case_id], str(item.data(_NAME, _ORGAN_ROLE))
+
+    def _add_group(self, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        head = qt.QTreeWidgetItem()
+        name = rows[0][1]["name"]
+        head.setText(_NAME, f"{name[:1].upper()}{name[1:]}: {count_of(len(rows))}")
+        head.setFlags(qt.Qt.ItemIsEnabled)
+        font = qt.QFont(self._tree.font)
+        font.setBold(True)
+        head.setFont(_NAME, font)
+        self._tree.addTopLevelItem(head)
+        head.setFirstColumnSpanned(True)
+        for case, organ in rows:
+            row = qt.QTreeWidgetItem()
+            head.addChild(row)
+            texts = (
+                f"{case['source']} ({case['modality']})",
+                _slices(case, organ),
+                organ["date"][:10],
+                organ["by"],
+            )
+            for column, text in enumerate(texts):
+                row.setText(column, text)
+                row.setToolTip(column, f"{case['source']}\n{case['path']}")
+            row.setData(_NAME, _CASE_ROLE, case["case_id"])
+            row.setData(_NAME, _ORGAN_ROLE, organ["organ"])
+        head.setExpanded(True)
+
+
+def count_of(cases: int) -> str:
+    return f"{cases} case{'' if cases == 1 else 's'}"
+
+
+def _slices(case: dict[str, Any], organ: dict[str, Any]) -> str:
+    """Which were checked, first and last of each range."""
+    if organ["slices"] == [[0, case["shape"][case["slice_axis"]]]]:
+        return "all"
+    return ", ".join(f"{first}–{end - 1}" for first, end in organ["slices"])
