@@ -61,18 +61,19 @@ def adam_steps(stage_folder: Path) -> int:
 def test_each_stage_leaves_its_parts_and_a_summary(trained: Path) -> None:
     parts = {
         stage: sorted(p.name for p in (trained / stage / "parts").iterdir())
-        for stage in ("locator", "encoder", "autoencoder", "generator", "control")
+        for stage in ("locator", "encoder", "autoencoder", "generator", "wordings", "control")
     }
     assert parts == {
         "locator": ["locator"],
         "encoder": ["image_encoder"],
         "autoencoder": ["vae"],
         "generator": ["text_encoder", "tokenizer", "unet"],
+        "wordings": ["text_encoder"],
         "control": ["controlnet", "image_encoder", "refiner"],
     }
     summary = stage_summary(trained / "control")
     assert summary is not None and summary["steps"] == 2 and summary["batch"] == 4
-    assert set(summary["built_on"]) == {"encoder", "autoencoder", "generator"}
+    assert set(summary["built_on"]) == {"encoder", "autoencoder", "generator", "wordings"}
 
 
 def test_nothing_is_pickled(trained: Path) -> None:

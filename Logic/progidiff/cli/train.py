@@ -27,7 +27,8 @@ SUMMARY = "train a model of your own, stage by stage or all at once"
 
 _BASELINE = "unet"  # a plain U-Net to compare with; no part of the model
 _SECOND = "textdiffseg"  # the second model, which needs a locator and nothing else
-_WHAT = ("locator", "encoder", "autoencoder", "generator", "control", "assemble", "all", _BASELINE, _SECOND)
+_STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control")
+_WHAT = (*_STAGES, "assemble", "all", _BASELINE, _SECOND)
 _SECONDS_BETWEEN_LINES = 20.0
 
 

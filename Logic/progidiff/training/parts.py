@@ -28,6 +28,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "encoder": ("image_encoder",),
     "autoencoder": ("vae",),
     "generator": ("tokenizer", "text_encoder", "unet"),
+    "wordings": ("text_encoder",),
     "control": ("controlnet", "image_encoder", "refiner"),
 }
 """What each stage leaves in its folder `parts`; an unfrozen control stage also leaves the unet."""
@@ -92,7 +93,8 @@ def new_encoder(configuration: Configuration) -> ImageEncoder:
         size.control_channels,
         size.detail_channels,
         configuration.crop,
-        configuration.generator.text_width,
+        # How wide a ready-made base's text embedding is, is not known yet: it goes without evidence.
+        0 if configuration.base else configuration.generator.text_width,
     )
 
 

@@ -30,7 +30,7 @@ from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
 from progidiff.training import parts as networks
 from progidiff.training.case_store import PackedCase
 from progidiff.training.configuration import STAGES, Configuration, load_configuration
-from progidiff.training.control import ControlStage
+from progidiff.training.control import ControlStage, teach_query
 from progidiff.training.encoder import EncoderStage
 from progidiff.training.generator import GeneratorStage, MaskAutoencoderStage
 from progidiff.training.locator import LocatorStage
@@ -46,6 +46,7 @@ from progidiff.training.pack import (
 )
 from progidiff.training.parts import Generator
 from progidiff.training.slice_data import OrganSlices
+from progidiff.training.wordings import WordingStage
 
 OnProgress = Callable[[str, Report], None]
 """Called about once a second with the stage's name and where it stands."""
@@ -55,7 +56,8 @@ _LOOKED_AT = {
     "encoder": (),
     "autoencoder": (),
     "generator": ("autoencoder",),
-    "control": ("encoder", "autoencoder", "generator"),
+    "wordings": ("generator",),
+    "control": ("encoder", "autoencoder", "generator", "wordings"),
 }
 
 
@@ -225,6 +227,13 @@ class TrainingRun:
         stage = GeneratorStage(made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes())
         return stage, {name: getattr(made, name) for name in networks.PARTS["generator"]}
 
+    def _build_wordings(self) -> tuple[Stage, dict[str, Any]]:
+        folder = self.stage_folder("generator")
+        tokenizer, text_encoder = (
+            networks.load_part(folder, "generator", n) for n in ("tokenizer", "text_encoder")
+        )
+        return WordingStage(text_encoder, tokenizer), {"text_encoder": text_encoder}
+
     def _build_control(self) -> tuple[Stage, dict[str, Any]]:
         made = self.generator()
         if self.configuration.base and not self.configuration.own_generator and not self.unfrozen:
@@ -233,6 +242,7 @@ class TrainingRun:
             encoder = networks.load_part(self.stage_folder("encoder"), "encoder", "image_encoder")
         else:
             encoder = networks.new_encoder(self.configuration)
+        teach_query(encoder, made.text_encoder, made.tokenizer)
         controlnet, refiner = networks.new_control(self.configuration, made.unet, encoder)
         self._save_memory(made)
         if self.configuration.memory_saving:
@@ -428,6 +438,8 @@ def load_generator(run: Path, configuration: Configuration, allow_download: bool
     tokenizer, text_encoder, unet = (
         networks.load_part(folder, "generator", name) for name in networks.PARTS["generator"]
     )
+    if "wordings" in configuration.stages:
+        text_encoder = networks.load_part(stage_folder(run, "wordings"), "wordings", "text_encoder")
     if configuration.base:
         vae = load_base_part(configuration.base, "vae", allow_download=allow_download)
     else:
