@@ -137,7 +137,7 @@ def test_a_generator_trained_after_control_does_not_fit(copy: Path) -> None:
         },
     )
     run.train("generator", fresh=True)
-    with pytest.raises(UsageError, match="generator was trained again after control"):
+    with pytest.raises(UsageError, match="generator was trained again after wordings"):
         assemble(copy)
 
 
