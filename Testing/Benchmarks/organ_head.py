@@ -4,7 +4,8 @@ The head sees the same windows with the same features as the diffusion model, so
 `progidiff evaluate --baseline` puts side by side differs only in how the mask is drawn::
 
     python Testing/Benchmarks/organ_head.py DATA --model NAME --cases IDS --output head
-    progidiff evaluate DATA --predictions head --predictions-name "organ head" --cases IDS --output head_report
+    progidiff evaluate DATA --predictions head --predictions-name "organ head" --cases IDS \\
+        --output head_report
     progidiff evaluate DATA --model NAME --cases IDS --baseline head_report --output report
 """
 
