@@ -100,8 +100,9 @@ class AdaptSection:
             self._view.say("Cancelled. It can go on from there; all cases are kept.")
             return
         settings.set_unfinished_training("")
-        in_use = f"“{adapter['name']}” is in use now." if result["activated"] else ""
-        self._view.say(" ".join(filter(None, [adapter["verdict"], in_use, *self._messages])))
+        better = f"It got better: “{adapter['name']}” is in use now. See below what it has learnt."
+        text = better if result["activated"] else adapter["verdict"]
+        self._view.say(" ".join([text, *self._messages]))
         self._on_learnt(adapter)
 
     def _failed(self, error: SegmentationError) -> None:

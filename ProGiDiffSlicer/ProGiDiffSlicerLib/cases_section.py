@@ -9,7 +9,7 @@ import qt
 import slicer
 
 from ProGiDiffSlicerLib import settings
-from ProGiDiffSlicerLib.cases_list import CasesList, count_of
+from ProGiDiffSlicerLib.cases_list import CasesList
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job_view import JobView
 from ProGiDiffSlicerLib.organs import organs
@@ -125,7 +125,8 @@ class CasesSection:
     def _listed(self, answer: dict[str, Any]) -> None:
         self.list.show(answer["cases"])
         self.count = len(answer["cases"])
-        self._ui.casesLabel.setText(" ".join([f"{count_of(self.count)}.", *answer["problems"]]))
+        counts = f"Images: {self.count}, checked organs: {sum(answer['organs'].values())}."
+        self._ui.casesLabel.setText(" ".join([counts, *answer["problems"]]))
         self.refresh()
         self._on_cases()
 

@@ -153,7 +153,7 @@ class LearntSection:
         checked = list(adapter["forgetting"]["organs"].values())
         if checked:
             before, after = (sum(s[when] for s in checked) / len(checked) for when in ("before", "after"))
-            self._add_row(f"{len(checked)} organs of a synthetic patient", before, after)
+            self._add_row(f"Organs of a synthetic patient ({len(checked)})", before, after)
 
     def _add_row(self, name: str, before: float, after: float) -> None:
         row = qt.QTreeWidgetItem()
@@ -170,7 +170,7 @@ class LearntSection:
         picture = qt.QPixmap(path) if path else qt.QPixmap()
         ui.pictureArea.setVisible(not picture.isNull())
         if not picture.isNull():
-            width = max(ui.learntTree.width - 30, 200)
+            width = max(ui.learntTree.width - 40, 200)
             ui.pictureLabel.setPixmap(picture.scaledToWidth(width, qt.Qt.SmoothTransformation))
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 
+import numpy as np
 import pytest
 from panel_bench import ROOT, open_panel, until
 
@@ -12,6 +15,9 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 
 import slicer
 from test_panel_happy_path import finished_nodes
+from test_steer import paint, steered, world
+
+_LEARNING = 240  # seconds; importing torch three times is most of it
 
 
 @pytest.fixture
@@ -24,6 +30,27 @@ def launch(engine_python, module):
 
 
 @pytest.fixture
+def engine(engine_python, module, host):
+    """Opens the panel on the engine with a segmenter of the tests' own; more settings by name."""
+    from ProGiDiffSlicerLib.worker import Launch
+    from slicer_host.hands import Hands
+
+    paths = os.pathsep.join(str(ROOT / place) for place in ("Logic", "Testing/Engine", "Testing/Module"))
+    more: dict[str, str] = {}
+
+    def launch():
+        environment = {**os.environ, "PYTHONPATH": paths, **more}
+        return Launch(engine_python, ("-m", "progidiff.worker"), environment)
+
+    def open_on(segmenter: str):
+        more["PROGIDIFF_SEGMENTER"] = segmenter
+        return Hands(open_panel(host, module, launch)), more
+
+    yield open_on
+    host.close_panel(host.panel)
+
+
+@pytest.fixture
 def real_panel(host, module, volume, launch):
     from slicer_host.hands import Hands
 
@@ -32,8 +59,8 @@ def real_panel(host, module, volume, launch):
     host.close_panel(widget)
 
 
-def wait_for(panel) -> None:
-    until(lambda: not panel.widget.logic.engine.is_busy(), seconds=90)
+def wait_for(panel, seconds: float = 90) -> None:
+    until(lambda: not panel.widget.logic.engine.is_busy(), seconds)
 
 
 @pytest.mark.timeout(180)
@@ -70,6 +97,98 @@ def test_from_prompt_to_segment_with_the_real_worker(real_panel):
     panel.widget.logic.engine.ask("doctor", found.append, lambda error: found.append({"error": error}))
     until(lambda: found, seconds=60)
     assert any(name == "Python" and ok for name, _value, ok in found[0]["lines"])
+
+
+@pytest.mark.timeout(180)
+def test_steering_with_the_real_worker(engine, volume):
+    panel, _more = engine("steering_fake:load")
+    panel.type("promptEdit", "liver", enter=True)
+    wait_for(panel)
+    panel.fold("steerSection")
+    panel.click("varyButton")
+    wait_for(panel)
+    assert panel.it("steerStatus").text().startswith("5 proposals"), panel.it("steerStatus").text()
+    assert any("Varied from: liver" in r.toolTip(0) for r in panel.rows())
+    paint(volume, "scribble", (slice(2, 4), slice(3, 5), slice(5, 8)))
+    panel.click("outsidePointsButton")
+    (points,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+    points.AddControlPoint(world(volume, (18, 15, 12)))
+    panel.pick("insideButton", "scribble")
+    before = len(steered(panel, volume))
+    panel.click("constrainButton")
+    wait_for(panel)
+    masks = steered(panel, volume)[before:]
+    assert len(masks) == 5, panel.it("steerStatus").text()
+    assert all(m[2:4, 3:5, 5:8].all() and not m[12, 15, 18] for m in masks)
+
+
+@pytest.fixture
+def mr(scene):
+    """A noisy image with a bright ball, coarse enough to learn from in seconds; and the ball."""
+    places = np.indices((12, 24, 24)) - np.array([5.5, 11.5, 11.5]).reshape(3, 1, 1, 1)
+    ball = (places**2 / np.array([4, 8, 8]).reshape(3, 1, 1, 1) ** 2).sum(axis=0) < 1
+    noise = np.random.default_rng(0).normal(60, 10, ball.shape)
+    node = slicer.util.addVolumeFromArray((100 * ball + noise).astype(np.float32), name="MR of the ball")
+    node.SetSpacing(10.0, 10.0, 8.0)
+    node.CreateDefaultDisplayNodes()
+    return node, ball
+
+
+def cases_on_disk(library) -> dict[str, list[str]]:
+    """By folder, the organs whose image and mask are complete."""
+    found = {}
+    for path in library.glob("case-*/case.json"):
+        organs = [f"{c['organ']}-{c['version']}.nrrd" for c in json.loads(path.read_text())["organs"]]
+        assert (path.parent / "image.nrrd").stat().st_size > 1000
+        found[path.parent.name] = [name for name in organs if (path.parent / name).is_file()]
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_killed_and_out_of_room_while_learning_the_real_engine_loses_no_case(
+    engine, mr, tmp_path, monkeypatch
+):
+    """A case kept, a worker killed while it learns, a disk that is full, a closed scene; then it learns."""
+    from slicer_host import pythonqt
+
+    volume, ball = mr
+    panel, more = engine("tiny_model:load")
+    library = tmp_path / "cases"
+    monkeypatch.setattr(pythonqt._FileDialog, "answer", str(library))
+    paint(volume, "liver", ball.nonzero())
+    panel.fold("teachSection")
+    panel.pick("caseSourceButton", "liver")
+    panel.click("addCaseButton")
+    wait_for(panel, _LEARNING)
+    assert panel.it("caseStatus").text() == "Added: liver of MR of the ball."
+    kept = cases_on_disk(library)
+    assert list(kept.values()) == [["liver-1.nrrd"]]
+
+    panel.click("adaptButton")
+    until(lambda: "Learning" in panel.it("adaptBar").text(), seconds=_LEARNING)
+    os.kill(panel.widget.logic.engine.greeting["pid"], signal.SIGKILL)
+    wait_for(panel, _LEARNING)
+    assert "stopped unexpectedly" in panel.it("adaptStatus").text() and cases_on_disk(library) == kept
+
+    more["TINY_DISK"] = "600"
+    panel.click("adaptButton")
+    until(lambda: not panel.widget.logic.engine.is_busy(), seconds=_LEARNING)
+    status = panel.it("adaptStatus").text()
+    assert "File too large" in status and status.endswith("All cases are kept."), status
+    assert cases_on_disk(library) == kept
+
+    del more["TINY_DISK"]
+    assert panel.it("adaptButton").text() == "Continue to adapt"
+    panel.click("adaptButton")
+    until(lambda: "Learning" in panel.it("adaptBar").text(), seconds=_LEARNING)
+    slicer.mrmlScene.Clear(0)
+    until(lambda: not panel.widget.logic.engine.is_busy(), seconds=_LEARNING)
+    until(lambda: panel.it("learntTree").topLevelItemCount() > 1, _LEARNING)
+    assert cases_on_disk(library) == kept and panel.it("adaptButton").text() == "Adapt to my cases"
+    (adapter,) = panel.widget.logic.adapters.known
+    assert panel.it("verdictLabel").text().startswith(adapter["verdict"])
+    in_use = panel.widget.logic.adapters.active == adapter["path"]
+    assert in_use == adapter["improved"], "only what got better is used by itself"
 
 
 @pytest.mark.timeout(120)

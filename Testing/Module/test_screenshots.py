@@ -136,6 +136,89 @@ def test_picture_of_set_up_and_advanced(open_on_scan, folder, behaviour):
     assert "●" in panel.it("setupLabel").text()
 
 
+def outline(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: the rim of a mask."""
+    inner = mask.copy()
+    for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+        inner &= np.roll(mask, shift, axis)
+    return mask & ~inner
+
+
+def picture_of_before_and_after(scan, path: Path) -> None:
+    """As the engine draws it: what was true in white, what the model drew in colour, two organs."""
+    image = slicer.util.arrayFromVolume(scan)
+    grey = np.clip((image + 160) / 400 * 255, 0, 255).astype(np.uint8)
+    labels = np.load(os.environ["FAKE_LABELS"]).transpose(2, 1, 0)
+    rows = []
+    for label in (6, 1):
+        k = int((labels == label).sum(axis=(1, 2)).argmax())
+        truth, shown = labels[k] == label, []
+        for shift, color in ((9, (255, 176, 0)), (2, (86, 190, 255))):
+            pixels = np.repeat(grey[k][..., None], 3, axis=2)
+            pixels[outline(truth)] = (255, 255, 255)
+            pixels[outline(np.roll(truth, (shift, shift), (0, 1)))] = color
+            shown.append(pixels)
+        rows.append(np.concatenate(shown, axis=1))
+    from slicer_host import views as made
+
+    made.save(np.ascontiguousarray(np.concatenate(rows)), path)
+
+
+@pytest.mark.timeout(180)
+def test_picture_of_steering(open_on_scan, folder):
+    panel = open_on_scan
+    panel.type("promptEdit", "liver", enter=True)
+    wait_for(panel)
+    slices = views()
+    for view in slices.values():
+        view.fit()
+    select(panel, "Proposal 3")
+    panel.fold("proposalsSection")
+    panel.fold("steerSection")
+    panel.click("insidePointsButton")
+    (points,) = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+    points.AddControlPoint(60, 10, 0)
+    panel.widget.steer.refresh()
+    panel.choose("regionBox", "Only in some slices")
+    panel.turn("regionFirstBox", 12)
+    panel.turn("regionLastBox", 30)
+    panel.click("varyButton")
+    wait_for(panel)
+    panel.fold("proposalsSection")
+    select(panel, "Proposal 3.2")
+    panel.window.resize(480, 1200)
+    panel.reveal(panel.it("steerStatus"))
+    drawn = {name: view.picture() for name, view in slices.items()}
+    assert all(colourful(p) > 0.01 for p in drawn.values())
+    panel.screenshot(folder / "steer.png")
+
+
+@pytest.mark.timeout(180)
+def test_picture_of_teaching(open_on_scan, scan, folder, tmp_path, monkeypatch):
+    from slicer_host import pythonqt
+
+    panel = open_on_scan
+    picture_of_before_and_after(scan, tmp_path / "before_after.png")
+    monkeypatch.setenv("FAKE_PICTURE", str(tmp_path / "before_after.png"))
+    monkeypatch.setattr(pythonqt._FileDialog, "answer", str(tmp_path / "My cases"))
+    panel.type("promptEdit", "liver and spleen", enter=True)
+    wait_for(panel)
+    panel.fold("proposalsSection")
+    panel.fold("teachSection")
+    panel.type("byEdit", "Dr. Gray")
+    for row in (panel.rows()[0], panel.rows()[6]):
+        panel.it("proposalsTree").setCurrentItem(row)
+        panel.click("addCaseButton")
+        wait_for(panel)
+    panel.click("adaptButton")
+    wait_for(panel)
+    until(lambda: panel.it("learntTree").topLevelItemCount() == 3)
+    panel.window.resize(480, 1440)
+    panel.reveal(panel.it("volumeSelector"))
+    panel.screenshot(folder / "teach.png")
+    assert panel.it("pictureLabel").pixmap().width() > 200
+
+
 def test_nothing_on_the_panel_is_cut_off(open_on_scan):
     """Every button and label has the room its text needs, in a narrow panel too."""
     from PySide6.QtWidgets import QLabel, QPushButton, QToolButton
@@ -143,10 +226,12 @@ def test_nothing_on_the_panel_is_cut_off(open_on_scan):
     panel = open_on_scan
     panel.type("promptEdit", "liver and gallbladder", enter=True)
     wait_for(panel)
-    for section in ("setupSection", "advancedSection"):
+    for section in ("steerSection", "teachSection", "learntSection", "setupSection", "advancedSection"):
         panel.fold(section)
+    panel.choose("regionBox", "Only in some slices")
+    panel.choose("checkedBox", "Only some slices")
     for width in (360, 480, 700):
-        panel.window.resize(width, 1500)
+        panel.window.resize(width, 2600)
         panel.reveal(panel.it("promptEdit"))
         for kind in (QPushButton, QToolButton, QLabel):
             for widget in panel.window.findChildren(kind):

@@ -95,7 +95,10 @@ def test_the_first_case_asks_for_the_folder_and_is_listed(teaching, library):
     assert said(teaching, "caseStatus") == "Added: liver of Ball."
     assert said(teaching, "libraryEdit") == str(library) and on_disk(library) == ["liver"]
     assert cases(teaching) == [["Liver: 1 case"], ["Ball (CT)", "all", "2026-11-20", "Dr. Gray"]]
-    assert said(teaching, "casesLabel") == "1 case." and teaching.it("adaptButton").isEnabled()
+    assert (
+        said(teaching, "casesLabel") == "Images: 1, checked organs: 1."
+        and teaching.it("adaptButton").isEnabled()
+    )
     add(teaching)
     assert said(teaching, "caseStatus") == "This liver of Ball was there already."
 
@@ -150,7 +153,10 @@ def test_adapting_shows_progress_and_an_honest_before_and_after(teaching, behavi
     wait(teaching)
     until(lambda: table(teaching))
     assert not teaching.it("learntSection")._collapsed and not teaching.it("adaptBar").isVisible()
-    assert table(teaching) == [("liver", "61 %", "84 %"), ("1 organs of a synthetic patient", "90 %", "89 %")]
+    assert table(teaching) == [
+        ("liver", "61 %", "84 %"),
+        ("Organs of a synthetic patient (1)", "90 %", "89 %"),
+    ]
     assert said(teaching, "verdictLabel").startswith("It got better on what it had not seen")
     assert "“Adapted 2026-11-20” is in use now." in said(teaching, "adaptStatus")
     assert teaching.it("adapterBox").currentText() == "Adapted 2026-11-20"
