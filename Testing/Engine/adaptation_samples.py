@@ -49,7 +49,7 @@ def tiny_segmenter(seed: int = 0) -> Any:
     torch.manual_seed(seed)
     unet = build_unet(TINY)
     control = MaskControlNet.from_generator(unet, feature_channels=8)
-    torch.nn.init.normal_(control.controlnet_cond_embedding.weight)
+    torch.nn.init.normal_(control.controlnet_cond_embedding[-1].weight)
     locator = OrganLocator(channels=(8, 8), spacing=12.0)
     with torch.no_grad():
         locator.head.bias.view(14, 8)[LIVER] += 2.0

@@ -37,7 +37,7 @@ def test_every_convolution_and_attention_projection_is_adapted() -> None:
     convolutions = sum(isinstance(m, nn.Conv3d) for m in pipeline.locator.modules())
     assert len(targets["locator"]) == convolutions > 0
     assert any("to_q" in name for name in targets["controlnet"])
-    assert "controlnet_cond_embedding" in targets["controlnet"]
+    assert "controlnet_cond_embedding.0" in targets["controlnet"]
     first = lora_training.target_layers("image_encoder", pipeline.image_encoder, "first")
     assert set(first) < set(targets["image_encoder"])
     assert {name.split(".")[0] for name in first} == {"stem", "down"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TypeVar
+
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def encode_text(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel, prompts: list[str]) -> Tensor:
@@ -27,6 +30,6 @@ def pooled(embedding: Tensor) -> Tensor:
     return embedding.mean(1)
 
 
-def freeze(module: torch.nn.Module) -> torch.nn.Module:
+def freeze(module: AnyModule) -> AnyModule:
     """Freeze a trained part: evaluation mode, no gradients to its parameters."""
     return module.eval().requires_grad_(False)
