@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 
 from progidiff.errors import DeviceError
@@ -112,10 +114,9 @@ class Segmenter:
             ModelError: missing, damaged or unsafe model.
             DeviceError: no such device.
         """
-        import diffusers
-
-        diffusers.logging.set_verbosity_error()
-        diffusers.logging.disable_progress_bar()
+        for library in (diffusers, transformers):
+            library.logging.set_verbosity_error()
+            library.logging.disable_progress_bar()
         folder = model_folder(model)
         chosen = choose_device(device)
         return cls(load_pipeline(folder), folder.name, weights_hash(folder), chosen)
