@@ -89,7 +89,7 @@ def colourful(pixels) -> float:
 @pytest.mark.timeout(180)
 def test_pictures_of_the_way_from_prompt_to_segment(open_on_scan, folder, host):
     panel = open_on_scan
-    panel.window.resize(480, 910)
+    panel.window.resize(480, 985)
     slices = views()
     panel.type("promptEdit", "liver, pancreas and spleen", enter=True)
     until(panel.rows, seconds=120)
@@ -131,7 +131,7 @@ def test_picture_of_set_up_and_advanced(open_on_scan, folder, behaviour):
     until(lambda: "PyTorch" in panel.it("setupLabel").text(), seconds=60)
     if panel.it("setupSection")._collapsed:
         panel.fold("setupSection")
-    panel.window.resize(480, 620)
+    panel.window.resize(480, 690)
     panel.screenshot(folder / "setup.png")
     assert "●" in panel.it("setupLabel").text()
 
