@@ -39,8 +39,8 @@ def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -
         allow_constant: accept an image whose voxels are all the same, as an empty label map is.
 
     Returns:
-        Volume with the file's dtype (scaled values are float), affine in RAS mm, and the modality if
-        DICOM tags tell it.
+        Volume with the file's dtype (scaled values are float), affine in RAS mm, the modality if
+        DICOM tags tell it, and where it was read from in `metadata["path"]`.
 
     Raises:
         VolumeError: missing, empty, truncated or unreadable file; unsupported format; colour, 4D or
@@ -59,7 +59,7 @@ def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -
             "Crop or resample it first, or copy the file again.",
         ) from error
     check_voxels(volume.array, volume.name, allow_constant=allow_constant)
-    return volume
+    return replace(volume, metadata={**volume.metadata, "path": str(path)})
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:
