@@ -45,7 +45,14 @@ def process(*arguments: str, **options: object) -> subprocess.Popen:
     env.pop("PYTHONUNBUFFERED", None)
     command = [sys.executable, "-m", "progidiff", *arguments]
     return subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A run in the background ignores Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **options,
     )  # type: ignore[call-overload]
 
 

@@ -190,7 +190,11 @@ def test_a_region_of_the_patient_holds_the_voxels_whose_centres_lie_in_it(grid: 
     angle = rng.uniform(0, np.pi)
     axes = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
     expected = np.all(np.abs((places - middle) @ axes) <= size / 2 + 1e-6, axis=-1)
-    assert np.array_equal(full(Voxels.of_roi(middle, size, grid, axes)), expected)
+    if expected.any():
+        assert np.array_equal(full(Voxels.of_roi(middle, size, grid, axes)), expected)
+    else:
+        with pytest.raises(UsageError, match="holds no voxel"):
+            Voxels.of_roi(middle, size, grid, axes)
 
 
 def test_a_range_of_slices_runs_along_the_patient() -> None:

@@ -91,7 +91,7 @@ def train(
         ModelError: the checkpoint in `folder` is damaged or belongs to a network of other sizes.
     """
     accelerator = Accelerator(
-        mixed_precision=schedule.precision if schedule.precision != "fp32" else "no",
+        mixed_precision="no",  # accelerate fixes it for the whole process, but stages differ: see below
         cpu=device == "cpu",
         # A stage may leave outputs of a part unused, such as the encoder's control features in stage two.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
@@ -120,9 +120,10 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * factor
-        with accelerator.autocast():
+        half = schedule.precision == "bf16"
+        with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
             losses = prepared(schedule.batch, rng)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = torch.stack([value.float() for value in losses.values()]).sum()
         accelerator.backward(loss)
         if schedule.gradient_clip:
             accelerator.clip_grad_norm_(trainable.values(), schedule.gradient_clip)
