@@ -51,7 +51,7 @@ def process(*arguments: str, **options: object) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         # A run in the background ignores Ctrl-C, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         **options,
     )  # type: ignore[call-overload]
 
