@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from progidiff.errors import Cancelled, ModelError, UsageError
+from progidiff.pipelines.base import ProposalsOutput
 from progidiff.pipelines.progidiff.diffusion import (
     clean_from_output,
     clean_from_velocity,
     make_scheduler,
     training_target,
 )
-from progidiff.pipelines.progidiff.pipeline import ProGiDiffOutput, ProGiDiffPipeline
+from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
 from tiny_models import tiny_model, tiny_pipeline
 
 
@@ -28,7 +29,7 @@ def image() -> torch.Tensor:
     return torch.rand(4, 32, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
-def draw(pipeline: ProGiDiffPipeline, image: torch.Tensor, **options: object) -> ProGiDiffOutput:
+def draw(pipeline: ProGiDiffPipeline, image: torch.Tensor, **options: object) -> ProposalsOutput:
     given = {"prompt": "segment the liver", "pixel_mm": 2.0, "slice_mm": 5.0, "num_proposals": 2, **options}
     return pipeline(image, **given)  # type: ignore[arg-type]
 

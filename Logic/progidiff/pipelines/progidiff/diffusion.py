@@ -1,24 +1,16 @@
-"""The noise schedule and the few relations of v-prediction, in one place for training and sampling."""
+"""The few relations of v-prediction, in one place for training and sampling."""
 
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, DDIMScheduler
 from torch import Tensor
 
+from progidiff.pipelines.schedule import zero_snr_scheduler
+
 
 def make_scheduler() -> DDIMScheduler:
-    """v-prediction, zero terminal SNR, trailing timesteps (Lin et al., WACV 2024): right from one step on."""
-    return DDIMScheduler(
-        num_train_timesteps=1000,
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
+    """The schedule of a network that predicts the velocity."""
+    return zero_snr_scheduler("v_prediction")
 
 
 def clean_from_velocity(

@@ -8,8 +8,8 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from progidiff.errors import ModelError
 from progidiff.pipelines.locator import OrganLocator
+from progidiff.pipelines.schedule import zero_snr_scheduler
 from progidiff.pipelines.textdiffseg.denoiser import LabelDenoiser
-from progidiff.pipelines.textdiffseg.diffusion import make_scheduler
 from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder
 from progidiff.pipelines.textdiffseg.label_autoencoder import LabelAutoencoder
 from progidiff.pipelines.textdiffseg.pipeline import TextDiffSegPipeline
@@ -118,7 +118,7 @@ def build_pipeline(
         ),
         refiner=BorderRefiner(size.detail_channels, text_dim, size.refiner_width),
         locator=locator,
-        scheduler=make_scheduler(),
+        scheduler=zero_snr_scheduler("sample"),
         default_steps=default_steps,
         eta=eta,
         findings=" ".join(findings),
