@@ -45,9 +45,7 @@ def vary(
 ) -> dict[str, Any]:
     """Streams proposals near a mask."""
     order = Order(job_id, volume_id, prompt, proposals, quality, steps, seed)
-    target = steered_target(organ, prompt)
-    check_strength(strength)
-    reader = VoxelReader(session.store, session.prepared(volume_id).volume.grid)
+    target, reader = _checked(session, order, organ, strength)
     mask = _parent(reader, parent, target)
     within = None if region is None else reader.read(region)
 
@@ -78,9 +76,7 @@ def constrain(
 ) -> dict[str, Any]:
     """Streams proposals that keep to what was marked."""
     order = Order(job_id, volume_id, prompt, proposals, quality, steps, seed)
-    target = steered_target(organ, prompt)
-    check_strength(strength)
-    reader = VoxelReader(session.store, session.prepared(volume_id).volume.grid)
+    target, reader = _checked(session, order, organ, strength)
     promises = Promises(
         inside=reader.read_all(inside or []),
         outside=reader.read_all(outside or []),
@@ -93,6 +89,13 @@ def constrain(
         return segmenter.constrain(prepared, target, promises, strength, options)
 
     return SteerJob(session, order, target, draw).run()
+
+
+def _checked(session: Session, order: Order, organ: str, strength: float) -> tuple[Target, VoxelReader]:
+    """The organ to draw, and a reader of the masks that came with the order."""
+    target = steered_target(organ, order.prompt)
+    check_strength(strength)
+    return target, VoxelReader(session.store, session.prepared(order.volume_id).volume.grid)
 
 
 def _parent(reader: VoxelReader, given: dict, target: Target) -> Proposal:
