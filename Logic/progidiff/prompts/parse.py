@@ -10,6 +10,7 @@ from itertools import groupby
 from rapidfuzz import fuzz
 
 from progidiff.errors import PromptError
+from progidiff.prompts.exceptions import excluded, without_content
 from progidiff.prompts.organ_table import Group, Organ, name_key, organ_table
 from progidiff.prompts.recognise import Token, is_pair, recognise
 from progidiff.prompts.target import Target
@@ -50,7 +51,14 @@ def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
     unknown = list(dict.fromkeys(_unknown_words(prompt, tokens)))
     if unknown:
         raise _unknown_error(unknown, tokens)
-    return _targets(prompt, _mentions(tokens))
+    taken_out = excluded(prompt, tokens)
+    empty = without_content(tokens, taken_out)
+    if empty is not None:
+        raise PromptError(
+            f"The prompt does not say what to leave out after “{prompt[empty.start : empty.stop]}”.",
+            "Name it right after that word, for example “everything except the liver”.",
+        )
+    return _targets(prompt, _mentions(tokens, taken_out))
 
 
 def known_structures() -> list[str]:
@@ -169,17 +177,20 @@ def _either(names: list[str]) -> str:
 # Who is asked for
 
 
-def _mentions(tokens: list[Token]) -> list[_Mention]:
+def _mentions(tokens: list[Token], taken_out: list[bool]) -> list[_Mention]:
     """All organs named, with the sides that belong to them; the word "all" only where nothing else is."""
-    excluded = _excluded(tokens)
     sides, stray = _sides_of_pairs(tokens)
     mentions = []
     for index, token in enumerate(tokens):
         if token.kind == "organs":
-            mentions.append(_mention(token, [tokens[side] for side in sides.get(index, [])], excluded[index]))
+            mentions.append(
+                _mention(token, [tokens[side] for side in sides.get(index, [])], taken_out[index])
+            )
         elif index in stray:
-            mentions.append(_excluded_side(tokens, index, excluded))
-    everything = [token for token in tokens if token.kind == "all"]
+            mentions.append(_side_alone(tokens, index, taken_out[index]))
+    everything = [
+        token for token, out in zip(tokens, taken_out, strict=True) if token.kind == "all" and not out
+    ]
     if everything and all(mention.excluded for mention in mentions):
         organs = tuple(organ.id for organ in organ_table())
         mentions.insert(0, _Mention(organs, everything[0].start, everything[0].stop, excluded=False))
@@ -196,37 +207,23 @@ def _mention(token: Token, sides: list[Token], excluded: bool) -> _Mention:
     return _Mention(organs, start, stop, excluded)
 
 
-def _excluded_side(tokens: list[Token], index: int, excluded: list[bool]) -> _Mention:
-    """ "Both kidneys, but not the left": a side without a noun takes that side from the pair before it."""
+def _side_alone(tokens: list[Token], index: int, excluded: bool) -> _Mention:
+    """A side without a noun: "both kidneys, but not the left", "not the left kidney but the right one"."""
     token = tokens[index]
-    pairs = [other for other in tokens[:index] if is_pair(other)]
-    if not (excluded[index] and pairs):
+    before = [other for other in tokens[:index] if is_pair(other)]
+    after = [other for other in tokens[index:] if is_pair(other)]
+    pair = before[-1] if before else after[0] if after and excluded else None
+    if pair is None or not (excluded or _contrasted(tokens, index)):
         raise PromptError(
             f"The prompt does not say what “{token.entry.value[0]}” belongs to.",
             "Only kidneys and adrenal glands have a side: write “left kidney”, or leave the side out.",
         )
-    return _mention(Token(pairs[-1].entry, token.start, token.stop, token.key), [token], excluded=True)
+    return _mention(Token(pair.entry, token.start, token.stop, token.key), [token], excluded)
 
 
-def _excluded(tokens: list[Token]) -> list[bool]:
-    """For every token whether it stands in what the prompt takes out.
-
-    An exception lasts until "but" or until the next command, unless the command is what is negated
-    ("do not segment the liver, segment the spleen").
-    """
-    result = []
-    excluding = named = False
-    for token in tokens:
-        if token.kind == "except" or (token.kind == "but" and not excluding):
-            excluding, named = True, False
-        elif token.kind == "but" or (token.kind == "command" and named):
-            excluding = False
-        elif token.kind == "organs" or token.is_side:
-            named = True
-        elif token.kind == "break" and not named:  # "no, segment the liver"
-            excluding = False
-        result.append(excluding)
-    return result
+def _contrasted(tokens: list[Token], index: int) -> bool:
+    """Whether a token follows "but", with nothing but fillers between."""
+    return next((token.kind for token in reversed(tokens[:index]) if token.kind != "filler"), None) == "but"
 
 
 def _sides_of_pairs(tokens: list[Token]) -> tuple[dict[int, list[int]], set[int]]:

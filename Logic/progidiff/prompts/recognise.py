@@ -97,7 +97,8 @@ def recognise(prompt: str, findings: Collection[str] = ()) -> list[Token]:
         key = "".join(piece.key for piece in pieces[at : at + length])
         tokens.append(Token(entry, first.start, last.stop, key))
         at += length
-    return [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
+    tokens = [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
+    return [_without_idiom(tokens, index) for index in range(len(tokens))]
 
 
 def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry]) -> tuple[int, Entry]:
@@ -107,7 +108,7 @@ def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry
         return 1, Entry(by_group[pieces[at].group])
     words: list[str] = []
     for piece in pieces[at : at + _LONGEST_PHRASE]:
-        if piece.group != "word":
+        if piece.group not in ("word", "elision"):
             break
         words.append(piece.key)
     for length in range(len(words), 0, -1):
@@ -121,7 +122,8 @@ def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry
 def _exact(words: list[str]) -> Entry | None:
     key = "".join(words)
     if len(words) > 1:
-        return _lexicon().get(key)
+        entry = _lexicon().get(key)
+        return None if entry and entry.kind == "command" else entry  # "segment à part" is no "segmenta"
     return _lexicon().get(key) or _sided_words().get(key) or _german_compound(key)
 
 
@@ -204,6 +206,25 @@ def _as_misspelt_side(tokens: list[Token], index: int) -> Token:
         if alike and entry.kind in ("side before", "side after"):
             return replace(token, entry=entry)
     return token
+
+
+def _without_idiom(tokens: list[Token], index: int) -> Token:
+    """A token, without meaning where it belongs to "all right" as in "all right, segment the kidneys"."""
+    for at in (index - 1, index):
+        if at < 0 or at + 1 >= len(tokens):
+            continue
+        joined = tokens[at].kind == "all" and tokens[at + 1].key == "right"
+        if joined and not _is_side_of_next(tokens, at + 1):
+            return replace(tokens[index], entry=Entry("filler"))
+    return tokens[index]
+
+
+def _is_side_of_next(tokens: list[Token], side: int) -> bool:
+    """Whether right after a side there is its noun or another side: "right kidney", "right and left"."""
+    rest = [token for token in tokens[side + 1 : side + 4] if token.key not in vocabulary.SIDE_NOUNS]
+    if rest and rest[0].kind == "and":
+        return len(rest) > 1 and rest[1].is_side
+    return bool(rest) and is_pair(rest[0])
 
 
 def is_pair(token: Token) -> bool:

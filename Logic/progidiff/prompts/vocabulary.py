@@ -18,13 +18,20 @@ SIDE_AFTER: dict[Side, str] = {
     "right": "rechts droit droite droits droites derecho derecha derechos derechas dexter dextra dextrum",
     "left": "links gauche gauches izquierdo izquierda izquierdos izquierdas sinister sinistra sinistrum",
 }
+# What may stand between a side and its noun: "right-sided kidney".
+SIDE_NOUNS = ("side", "sided", "hand")
 AND = "and und et y e & + atque ac or oder ou o plus sowie also además aussi"
 EXCEPT = """
-    except excepting exclude excluding excl not dont without minus omit skip ignore
-    außer ausser ohne nicht ausgenommen sauf sans excepté pas hormis excepto sin menos salvo no praeter
-    sine non
+    except excepting exclude excluding excl excluded omitted not dont doesnt isnt arent shouldnt mustnt wont
+    without minus omit skip ignore barring no none nothing neither nor never
+    außer ausser ohne nicht ausgenommen kein keine keinen keiner keines keinem weder nichts nie niemals
+    statt anstatt anstelle exklusive
+    sauf sans excepté hormis pas aucun aucune ni jamais
+    excepto sin menos salvo ningún ninguno ninguna nada nunca
+    praeter sine non nec neque
 """
-BUT = "but sondern sino pero mais aber sed"
+# A contrast: begins an exception after several organs ("all but the liver"), ends the one it stands in.
+BUT = "but besides sondern sino pero mais aber sed"
 # "All" is everything only where nothing else is named: "all of the liver" is the liver.
 ALL = "all every each alle sämtliche tout tous toute toutes todo todos toda todas omnes"
 
@@ -67,26 +74,33 @@ FILLERS = """
     male female man woman adult child year years old yo very much more most pretty possible visible present
     available high low quality axial coronal sagittal hounsfield window resolution fine draft
     smooth accurate quick
-    lives lived live liner lifer lover lower layer level never niece
+    noch lives lived live liner lifer lover lower layer level niece
 """
 # Several words that would mean something else one by one.
 PHRASES_WITHOUT_MEANING = (
-    "right now", "right away", "all right", "nothing but", "not only", "but also", "if not",
+    "right now", "right away", "not only", "if not", "if you do not mind", "if you don't mind", "why not",
+    "nothing but", "nothing except", "nothing other than", "none but", "none except", "no organ but",
+    "no organ except", "no organs but", "no organs except", "nothing else", "nothing more",
+    "but also", "besides also", "no rush", "no hurry", "no problem", "no doubt",
+    "at all", "not at all", "all of it", "all in all", "after all", "above all", "first of all", "all set",
+    "once and for all", "all the same", "all good", "that is all", "that's all",
     "portal venous", "portal venous phase", "portalvenöse Phase", "portalvenösen Phase",
-    "portalvenöser Phase", "without contrast", "no contrast", "non contrast", "not enhanced",
-    "non enhanced", "ohne Kontrast", "ohne Kontrastmittel", "sans contraste", "sans injection",
-    "sin contraste", "why not", "if you do not mind", "if you don't mind", "vor allem", "all of it",
-    "segmentez moi", "nicht nur", "nothing else", "nothing more", "sonst nichts", "rien d'autre",
-    "nada más",
+    "portalvenöser Phase", "without contrast", "without iv contrast", "no contrast", "no iv contrast",
+    "non contrast", "not enhanced", "non enhanced", "ohne Kontrast", "ohne Kontrastmittel", "ohne KM",
+    "sans contraste", "sans injection", "sin contraste",
+    "vor allem", "alles klar", "nicht nur", "sondern auch", "aber auch", "sonst nichts", "nichts als",
+    "segmentez moi", "rien d'autre", "du tout", "tout de suite", "tout d'abord", "avant tout",
+    "pas seulement", "non seulement", "mais aussi", "mais également",
+    "nada más", "del todo", "sobre todo", "ante todo", "no solo", "no solamente", "sino también",
+    "pero también",
 )  # fmt: skip
 PHRASES_OF_EXCEPTION = (
-    "apart from",
-    "other than",
-    "anything but",
-    "à part",
-    "leave out",
-    "do not",
-)
+    "apart from", "aside from", "other than", "anything but", "leave out", "leaving out", "do not",
+    "save for", "with the exception of", "instead of", "rather than", "in place of",
+    "bis auf", "mit Ausnahme", "abgesehen von",
+    "à part", "à l'exception de", "à l'exception du", "à l'exception des", "au lieu de", "au lieu du",
+    "plutôt que", "a excepción de", "con excepción de", "aparte de", "en lugar de", "en vez de",
+)  # fmt: skip
 
 # Structures that are often asked for and cannot be given: never taken for a misspelt organ.
 OTHER_STRUCTURES = """
@@ -120,6 +134,7 @@ OTHER_STRUCTURES = """
     venas vaso vasos músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna
     pulmo pulmones cor cerebri vertebrarum
     river rivers lever diver silver
+    other others contralateral ipsilateral opposite
 """
 OTHER_PHRASES = (
     "urinary bladder", "bile duct", "common bile duct", "spinal cord", "lymph node", "lymph nodes",

@@ -1,0 +1,72 @@
+"""What a prompt takes out: how far an exception reaches, and exceptions that name nothing."""
+
+from __future__ import annotations
+
+from progidiff.prompts.organ_table import organ_table
+from progidiff.prompts.recognise import Token
+
+_OPENING = ":([{"
+_SENTENCE_ENDS = ".?!。"
+
+
+def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
+    """For every token whether it stands in what the prompt takes out.
+
+    An exception lasts to the end of its sentence, or until "but", or until the next command, unless the
+    command is what is negated ("do not segment the liver, segment the spleen"), or until all organs are named
+    ("without the liver: everything"). "But" begins one where several organs are named before it ("all but
+    the liver").
+    """
+    result = []
+    excluding = named = False  # named: the exception has said what it takes out
+    organs_before = 0
+    for index, token in enumerate(tokens):
+        if token.kind == "except" or (token.kind == "but" and not excluding and organs_before > 1):
+            excluding, named = True, False
+        elif token.kind == "but" or (named and (token.kind == "command" or _names_all(token))):
+            excluding = False
+        elif token.kind == "organs" or token.is_side:
+            named = True
+        elif token.kind == "break" and _ends(prompt[token.start], named, tokens[index - 1]):
+            excluding = False
+        if not excluding:
+            organs_before += _organs_named(token)
+        result.append(excluding)
+    return result
+
+
+def _ends(sign: str, named: bool, last: Token) -> bool:
+    """Whether a punctuation mark ends an exception: "no, segment the liver", "no liver. The spleen too."
+
+    The full stop of "everything except the lt. kidney" does not.
+    """
+    return sign not in _OPENING if not named else sign in _SENTENCE_ENDS and not last.is_side
+
+
+def without_content(tokens: list[Token], excluded: list[bool]) -> Token | None:
+    """The first exception to what was named before that does not say what to leave out, if there is one.
+
+    Words that are not known say enough where only one organ could be meant ("the liver without artefacts"),
+    but may be misspelt ones after "everything except".
+    """
+    for start in range(len(tokens)):
+        if not excluded[start] or (start and excluded[start - 1]):
+            continue
+        stop = next((at for at in range(start, len(tokens)) if not excluded[at]), len(tokens))
+        organs_before = sum(_organs_named(token) for token in tokens[:start])
+        inside = tokens[start:stop]
+        says_what = any(token.kind == "organs" or token.is_side for token in inside)
+        has_unknown = any(token.kind in ("unknown", "other") for token in inside)
+        if organs_before and not says_what and (organs_before > 1 or not has_unknown):
+            return tokens[start]
+    return None
+
+
+def _organs_named(token: Token) -> int:
+    if token.kind == "all":
+        return len(organ_table())
+    return len(token.entry.value) if token.kind == "organs" else 0
+
+
+def _names_all(token: Token) -> bool:
+    return token.kind == "organs" and len(token.entry.value) == len(organ_table())
