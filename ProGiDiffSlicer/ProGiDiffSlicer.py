@@ -23,6 +23,7 @@ from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job import Drawing, Job, segment_job
 from ProGiDiffSlicerLib.learnt_section import LearntSection
 from ProGiDiffSlicerLib.locations import resource
+from ProGiDiffSlicerLib.models import Models
 from ProGiDiffSlicerLib.parameters import Parameters
 from ProGiDiffSlicerLib.proposal import Proposal
 from ProGiDiffSlicerLib.proposals_section import ProposalsSection
@@ -98,7 +99,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ui, logic = self.ui, self.logic
         self.proposals = ProposalsSection(ui, logic, self._open_editor)
         self.edit = EditSection(ui, self.proposals.edited)
-        self.advanced = AdvancedSection(ui)
+        self.advanced = AdvancedSection(ui, logic)
         self.setup_section = SetupSection(ui, logic, self.advanced.show)
         problem = self.setup_section.show_problem
         self.propose = ProposeSection(ui, logic, self.proposals.changed, problem)
@@ -165,6 +166,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.engine.on_busy_changed.clear()
         self.logic.engine.on_ready.clear()
         self.logic.adapters.on_changed.clear()
+        self.logic.models.on_changed.clear()
         self.shortcuts.remove()
         self.edit.close()
         self.removeObservers()
@@ -177,12 +179,14 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self._parameters.volume is None:
             self._parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
         self._gui_tag = self._parameters.connectGui(self.ui)
+        self.advanced.set_parameters(self._parameters)
         self.propose.set_parameters(self._parameters)
         self.steer.set_parameters(self._parameters)
 
     def _release_parameters(self) -> None:
         if self._parameters is not None and self._gui_tag is not None:
             self._parameters.disconnectGui(self._gui_tag)
+        self.advanced.forget()
         self._parameters, self._gui_tag = None, None
 
     def _scene_closes(self, _caller: Any, _event: str) -> None:
@@ -227,6 +231,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         super().__init__()
         self.engine = engine or Engine()
         self.adapters = Adapters(self.engine)
+        self.models = Models(self.engine, self.adapters)
         self.undo = UndoStack()
         self._by_volume: dict[str, VolumeProposals] = {}
 

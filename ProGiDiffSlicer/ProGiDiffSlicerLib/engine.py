@@ -32,7 +32,7 @@ class Engine:
 
     Attributes:
         on_busy_changed: called when a job starts or ends.
-        on_ready: called when a worker has started and said hello.
+        on_ready: called when a worker has said hello, and when it has loaded a model.
     """
 
     def __init__(self, launch: Callable[[], Launch] = default_launch) -> None:
@@ -204,6 +204,7 @@ class Engine:
         self._model_choice = None
         self.model = yield "load_model", {"model": model, "device": device, "adapter": adapter}
         self._model_choice, self._open_volumes = choice, {}
+        self._tell_ready()
 
     def _open(self, job: Job, image: VolumeImage) -> Conversation:
         if self._open_volumes.get(image.id) == image.fingerprint:
@@ -233,8 +234,7 @@ class Engine:
         self.greeting = yield "hello", {}
         self._worker.pid = int(self.greeting.get("pid") or 0)
         self._patience.stop()
-        for tell in self.on_ready:
-            tell()
+        self._tell_ready()
 
     def _check_torch(self) -> None:
         if not self.greeting.get("torch"):
@@ -305,6 +305,10 @@ class Engine:
 
     def _tell_busy(self) -> None:
         for tell in self.on_busy_changed:
+            tell()
+
+    def _tell_ready(self) -> None:
+        for tell in self.on_ready:
             tell()
 
     def _on_notice(self, method: str, params: dict[str, Any]) -> None:

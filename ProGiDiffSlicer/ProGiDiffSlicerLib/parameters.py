@@ -19,6 +19,7 @@ class Parameters:
     proposals: Annotated[int, WithinRange(1, 20), Default(5)]
     quality: Annotated[str, Choice(["Draft", "Standard", "Fine"]), Default("Standard")]
     target: vtkMRMLSegmentationNode
+    model: str  # see settings.model; "" until one is chosen. AdvancedSection shows it
     seed: Annotated[int, WithinRange(0, 999999), Default(0)]
 
 

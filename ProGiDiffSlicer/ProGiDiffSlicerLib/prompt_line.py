@@ -9,6 +9,7 @@ from typing import Any
 import qt
 
 from ProGiDiffSlicerLib import settings
+from ProGiDiffSlicerLib.models import Models
 from ProGiDiffSlicerLib.organs import EXAMPLES, prompt_completions
 
 _LAST_SEPARATOR = re.compile(r"^(.*(?:,|;|\+|\band\b|&)\s*)", re.IGNORECASE)
@@ -20,15 +21,20 @@ class PromptLine:
     history_button: QToolButton whose menu lists earlier prompts.
     on_enter: called when Enter is pressed.
     on_typing: called when the user types.
+    models: what the chosen one can draw is what completion offers.
     """
 
     def __init__(
-        self, edit: Any, history_button: Any, on_enter: Callable[[], None], on_typing: Callable[[], None]
+        self,
+        edit: Any,
+        history_button: Any,
+        on_enter: Callable[[], None],
+        on_typing: Callable[[], None],
+        models: Models,
     ) -> None:
-        self._edit = edit
+        self._edit, self._models = edit, models
         edit.setPlaceholderText(f"for example: {EXAMPLES[0]}")
         self._offers = qt.QStringListModel()
-        self._offers.setStringList(prompt_completions())
         self._completer = qt.QCompleter(edit)
         self._completer.setModel(self._offers)
         self._completer.setCaseSensitivity(qt.Qt.CaseInsensitive)
@@ -41,7 +47,9 @@ class PromptLine:
         self._menu = qt.QMenu(history_button)
         history_button.setMenu(self._menu)
         self._menu.connect("aboutToShow()", self._fill_history)
-        self._offered_for = ""
+        self._beginning = ""
+        models.on_changed.append(self._renew_offers)
+        self._renew_offers()
 
     def text(self) -> str:
         return self._edit.text.strip()
@@ -53,12 +61,15 @@ class PromptLine:
         """After "liver and " the completion goes on with the next organ."""
         before = _LAST_SEPARATOR.match(typed)
         beginning = before.group(1) if before else ""
-        if beginning != self._offered_for:
-            self._offered_for = beginning
-            offers = [
-                beginning + c for c in prompt_completions() if not (beginning and c.startswith("segment"))
-            ]
-            self._offers.setStringList(offers)
+        if beginning != self._beginning:
+            self._beginning = beginning
+            self._renew_offers()
+
+    def _renew_offers(self) -> None:
+        beginning, known = self._beginning, prompt_completions(self._models.chosen.findings)
+        self._offers.setStringList(
+            [beginning + c for c in known if not (beginning and c.startswith("segment"))]
+        )
 
     def _fill_history(self) -> None:
         self._menu.clear()

@@ -33,7 +33,9 @@ class ProposeSection:
         self._parameters: Parameters | None = None
         self._view = JobView(ui.progressBar, ui.statusLabel)
         self.run = ProposalsRun(logic, self._view, on_changed, on_setup_problem)
-        self.prompt = PromptLine(ui.promptEdit, ui.historyButton, self.start, logic.engine.warm_up)
+        self.prompt = PromptLine(
+            ui.promptEdit, ui.historyButton, self.start, logic.engine.warm_up, logic.models
+        )
         ui.proposeButton.connect("clicked()", self.start_or_cancel)
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.refresh)
         ui.promptEdit.connect("textChanged(QString)", self.refresh)

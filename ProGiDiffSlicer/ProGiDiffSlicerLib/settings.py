@@ -6,6 +6,7 @@ import qt
 
 _PREFIX = "ProGiDiffSlicer/"
 _HISTORY_LENGTH = 20
+EMBEDDED = "embedded"
 DEVICES = {
     "Automatic": "auto",
     "Graphics card (CUDA)": "cuda",
@@ -41,8 +42,8 @@ def set_device(device: str) -> None:
 
 
 def model() -> str:
-    """ "embedded", a model folder, or a hub id."""
-    return _read("Model") or "embedded"
+    """`EMBEDDED`, the id of an installed model, or a model folder."""
+    return _read("Model") or EMBEDDED
 
 
 def set_model(model: str) -> None:

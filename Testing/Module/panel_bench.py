@@ -20,7 +20,7 @@ def scripted_launch() -> Any:
     """The scripted worker of these tests, in this interpreter."""
     from ProGiDiffSlicerLib.worker import Launch
 
-    return Launch(sys.executable, (str(HERE / "fake_worker.py"),), dict(os.environ))
+    return Launch(sys.executable, ("-m", "fake_worker"), {**os.environ, "PYTHONPATH": str(HERE)})
 
 
 def open_panel(host: Any, module: Any, launch: Callable[[], Any] = scripted_launch) -> Any:

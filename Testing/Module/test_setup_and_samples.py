@@ -14,7 +14,6 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 
 import slicer
 from slicer_host import pythonqt
-from test_panel_happy_path import propose
 
 
 def test_set_up_folds_away_when_all_is_well_and_unfolds_when_not(panel, behaviour):
@@ -135,10 +134,8 @@ def test_choices_of_the_computer_are_kept_and_used(panel):
 
     panel.fold("advancedSection")
     panel.choose("deviceBox", "Processor")
-    panel.type("modelEdit", "/models/ours", enter=True)
-    assert settings.device() == "cpu" and settings.model() == "/models/ours"
-    propose(panel)
-    assert panel.widget.logic.engine.model["model_id"] == "/models/ours"
+    panel.type("interpreterEdit", "/opt/python3")
+    assert settings.device() == "cpu" and settings.interpreter() == "/opt/python3"
 
 
 def test_sample_data_are_registered_once_slicer_has_started(host, module, monkeypatch):
