@@ -56,7 +56,7 @@ class Organ:
         with_article: the object of a German, French or Spanish sentence, such as `"den Magen"`.
         dataset_labels: names that only the label lists of public data sets use, such as `"postcava"`.
         typical_extent_mm: rough size in an adult, left-right, front-back and head-foot.
-        small: whether it is lost at coarse resolution.
+        several_pieces: whether a mask of it may well have gaps, as that of a long vessel, or be many, as tumours.
         within: of a finding, such as a tumour, the id of the organ it lies in; None for an organ.
     """
 
@@ -72,7 +72,7 @@ class Organ:
     with_article: Mapping[str, str]
     dataset_labels: tuple[str, ...]
     typical_extent_mm: tuple[float, float, float]
-    small: bool
+    several_pieces: bool
     within: str | None = None
 
     @property
@@ -206,7 +206,7 @@ def _organ(entry: dict[str, Any]) -> Organ:
         with_article=entry["with_article"],
         dataset_labels=tuple(entry["dataset_labels"]),
         typical_extent_mm=tuple(entry["typical_extent_mm"]),
-        small=entry["small"],
+        several_pieces=entry["several_pieces"],
     )
 
 
@@ -233,7 +233,7 @@ def _finding(entry: dict[str, Any], organ: Organ, groups: tuple[Group, ...]) -> 
         with_article={},
         dataset_labels=(),
         typical_extent_mm=organ.typical_extent_mm,
-        small=True,
+        several_pieces=True,
         within=organ.id,
     )
 

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from progidiff.prompts import organ_table
 from progidiff.proposals.proposal import Proposal
 
-SPECK_FRACTION = 0.05  # of the largest component's voxels
+SPECK_FRACTION = 0.2  # of the largest component's voxels
+PIECE_FRACTION = 0.01  # the same for what may come in several pieces
 HOLE_MM2 = 50.0  # a hole larger than 8 mm across may be a vessel, a cyst or the renal sinus
 
 _TOUCHING = np.ones((3, 3, 3), bool)  # corners count: thin organs cross thick slices diagonally
@@ -44,19 +46,21 @@ def fill_small_holes(mask: NDArray[np.bool_], axis: int, largest: int) -> NDArra
     return filled
 
 
-def tidy(proposal: Proposal, speck_fraction: float = SPECK_FRACTION, hole_mm2: float = HOLE_MM2) -> Proposal:
+def tidy(proposal: Proposal) -> Proposal:
     """The proposal without specks and pinholes; its probability follows its mask.
 
-    A speck is a component smaller than `speck_fraction` of the largest one. A pinhole is a gap of at
-    most `hole_mm2` enclosed in a slice (the slices most nearly axial, where radiologists look).
+    A speck is a component much smaller than the largest one, a fifth of it for organs of one piece. A
+    pinhole is a gap of at most `HOLE_MM2` enclosed in a slice (the slices most nearly axial, where
+    radiologists look).
     """
     mask = proposal.mask_in_region
     if not mask.any():
         return proposal
+    organ = organ_table().by_id(proposal.target.organ)
     axis = int(np.argmax(np.abs(proposal.grid.affine[2, :3])))
     in_plane = np.delete(proposal.grid.spacing, axis)
-    kept = keep_largest_components(mask, speck_fraction)
-    clean = fill_small_holes(kept, axis, int(hole_mm2 / float(np.prod(in_plane))))
+    kept = keep_largest_components(mask, PIECE_FRACTION if organ.several_pieces else SPECK_FRACTION)
+    clean = fill_small_holes(kept, axis, int(HOLE_MM2 / float(np.prod(in_plane))))
     probability = proposal.probability_in_region.copy()
     probability[mask & ~clean] = 0.0
     # A filled voxel is as sure as half-way from undecided to certain: above the threshold by itself,

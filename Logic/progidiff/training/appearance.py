@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+SPARED = 0.35  # share of images left as they are: the scanner one trains on is one's most likely user
+
+
 def randomise_appearance(image: Tensor, strength: float = 1.0) -> Tensor:
     """Draw a new appearance for each image of the batch.
 
@@ -31,8 +34,9 @@ def randomise_appearance(image: Tensor, strength: float = 1.0) -> Tensor:
         (noise, 0.3),
         (brightness_contrast, 0.5),
     )
+    spared = torch.rand(len(image)) < SPARED
     for stage, probability in stages:
-        chosen = torch.rand(len(image)) < probability * strength
+        chosen = (torch.rand(len(image)) < probability * strength) & ~spared
         if chosen.any():
             image = image.clone()
             image[chosen] = stage(image[chosen])
