@@ -35,6 +35,7 @@ from ProGiDiffSlicerLib.steer_section import SteerSection
 from ProGiDiffSlicerLib.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Marks, constrain_job, vary_job
 from ProGiDiffSlicerLib.teaching import adapt_job, add_case_job
 from ProGiDiffSlicerLib.undo import UndoStack
+from ProGiDiffSlicerLib.volume_image import first_image
 from ProGiDiffSlicerLib.volume_proposals import VolumeProposals
 from ProGiDiffSlicerLib.voxels import of_region, of_things
 from slicer.i18n import tr as _
@@ -111,7 +112,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.proposals.on_selected = self._selected
         logic.engine.on_busy_changed.append(self._refresh)
         logic.engine.on_ready.append(logic.adapters.refresh)
-        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._volume_chosen)
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.proposals.volume_chosen)
         step = self.proposals.list.step
         agreement = ui.agreementButton
         self.shortcuts = Shortcuts(
@@ -124,9 +125,6 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _open_editor(self, node: Any, segment_id: str) -> None:
         self.edit.open(node, segment_id)
-
-    def _volume_chosen(self) -> None:
-        self.proposals.changed()
 
     def _refresh(self) -> None:
         """A job has started or ended."""
@@ -177,7 +175,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._release_parameters()
         self._parameters = Parameters(self.logic.getParameterNode())
         if self._parameters.volume is None:
-            self._parameters.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+            self._parameters.volume = first_image()
         self._gui_tag = self._parameters.connectGui(self.ui)
         self.advanced.set_parameters(self._parameters)
         self.propose.set_parameters(self._parameters)
@@ -196,6 +194,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic.engine.stop()
         self._release_parameters()
         self.edit.forget()
+        self.proposals.forget()
         self.steer.forget()
         self.cases.forget()
         self.logic.forget()

@@ -54,6 +54,12 @@ def accept(proposal: Proposal, proposals_node: Any, target: Any = None) -> Accep
         )
     elif proposals_scene.reference_volume(target) is None:
         proposals_scene.attach_to_volume(target, volume)
+    elif proposals_scene.reference_volume(target) is not volume:
+        raise SegmentationError(
+            f"{target.GetName()} belongs to {proposals_scene.reference_volume(target).GetName()}, "
+            f"not to {volume.GetName()}.",
+            "Choose another target, or a new segmentation.",
+        )
     elif target.GetTransformNodeID() != volume.GetTransformNodeID():
         raise SegmentationError(
             f"{target.GetName()} lies under another transform than {volume.GetName()}.",

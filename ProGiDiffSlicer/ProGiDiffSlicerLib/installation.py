@@ -95,12 +95,7 @@ def _install_packages() -> None:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(_pins()), encoding="utf-8")
         try:
-            if hasattr(slicer, "packaging"):
-                slicer.packaging.pip_install(
-                    list(REQUIREMENTS), constraints=str(constraints), requester="ProGiDiffSlicer"
-                )
-            else:
-                slicer.util.pip_install([*REQUIREMENTS, "--constraint", str(constraints)])
+            _pip_install(str(constraints))
         except (subprocess.CalledProcessError, RuntimeError) as problem:
             raise SegmentationError(
                 "The packages could not be installed.",
@@ -109,6 +104,16 @@ def _install_packages() -> None:
                 kind="InstallFailed",
                 details=str(problem),
             ) from problem
+
+
+def _pip_install(constraints: str) -> None:
+    """With Slicer's progress dialog where it has one, from 5.11 on."""
+    try:
+        from slicer import packaging
+    except ImportError:
+        slicer.util.pip_install([*REQUIREMENTS, "--constraint", constraints])
+    else:
+        packaging.pip_install(list(REQUIREMENTS), constraints=constraints, requester="ProGiDiffSlicer")
 
 
 def _pins() -> list[str]:

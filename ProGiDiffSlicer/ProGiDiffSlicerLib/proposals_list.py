@@ -177,7 +177,10 @@ def _icon_of(file_content: bytes) -> Any:
         except OSError as problem:
             logging.getLogger("ProGiDiffSlicer").warning("No thumbnail: %s", problem)
             return qt.QIcon()
-        return qt.QIcon(qt.QPixmap(str(path)))
+        pixmap = qt.QPixmap(str(path))
+        icon = qt.QIcon(pixmap)
+        icon.addPixmap(pixmap, qt.QIcon.Selected)  # or Qt would tint it in the selected row
+        return icon
 
 
 def _short_name(proposal: Proposal) -> str:

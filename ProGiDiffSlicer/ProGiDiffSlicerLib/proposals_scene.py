@@ -21,10 +21,13 @@ _TINTS = ((0.15, 0.0), (-0.18, 0.0), (0.0, 0.09), (0.0, -0.09), (0.22, 0.05), (-
 
 def find_node(volume: Any) -> Any:
     """The node with the proposals for `volume`, or None."""
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if node.GetAttribute(ROLE_ATTRIBUTE) == "proposals" and reference_volume(node) is volume:
-            return node
-    return None
+    return next((node for node in all_nodes() if reference_volume(node) is volume), None)
+
+
+def all_nodes() -> list[Any]:
+    """The nodes with proposals, one for each volume that has some."""
+    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in segmentations if node.GetAttribute(ROLE_ATTRIBUTE) == "proposals"]
 
 
 def ensure_node(volume: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ProGiDiffSlicerLib import agreement, slice_views, thumbnails
+from ProGiDiffSlicerLib import agreement, proposals_scene, slice_views, thumbnails
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.merging import MEAN, WAYS
 from ProGiDiffSlicerLib.parameters import Parameters
@@ -78,8 +78,23 @@ class ProposalsSection:
         if self._ui.agreementButton.checked:
             self.show_agreement(True)
 
+    def volume_chosen(self) -> None:
+        """Another volume: its own proposals are shown, and its own segmentation takes what is accepted."""
+        volume, target = self._ui.volumeSelector.currentNode(), self._ui.targetSelector.currentNode()
+        if target is not None and volume is not None:
+            made_on = proposals_scene.reference_volume(target)
+            if made_on is not None and made_on is not volume:
+                self._ui.targetSelector.setCurrentNode(None)
+        self.changed()
+
+    def forget(self) -> None:
+        """The scene is closing."""
+        self._overlay = agreement.Overlay()
+        self._ui.agreementButton.setChecked(False)
+
     def _show_chosen(self) -> None:
         proposals = self.proposals
+        slice_views.hide_all_but(proposals.node if proposals else None, proposals_scene.all_nodes())
         if proposals is not None and proposals.node is not None:
             slice_views.show_proposals(proposals.node, self.list.selected(), self.list.ticked())
             slice_views.show_surfaces(proposals.node, self._ui.surfacesButton.checked)

@@ -22,6 +22,14 @@ def jump_to(point: tuple[float, float, float] | None) -> None:
         )
 
 
+def hide_all_but(node: Any, nodes: list[Any]) -> None:
+    """Of several segmentations only one stays in the views; None for none of them."""
+    for other in nodes:
+        display = other.GetDisplayNode()
+        if other is not node and display is not None:
+            display.SetVisibility(False)
+
+
 def show_proposals(node: Any, selected: str, ticked: list[str]) -> None:
     """The selected proposal filled and outlined; ticked ones as contours; all others hidden."""
     display = node.GetDisplayNode()

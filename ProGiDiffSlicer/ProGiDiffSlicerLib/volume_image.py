@@ -39,6 +39,14 @@ class VolumeImage:
         return cls(node.GetID(), node.GetName(), array, affine, fingerprint)
 
 
+def first_image() -> Any:
+    """The first volume of the scene that one could segment; no label map and no hidden agreement map."""
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        if not node.GetHideFromEditors() and not node.IsA("vtkMRMLLabelMapVolumeNode"):
+            return node
+    return None
+
+
 def ijk_to_world(node: Any) -> np.ndarray:
     """(4, 4) from voxel indices to RAS millimetres, through a linear parent transform if there is one."""
     matrix = vtk.vtkMatrix4x4()

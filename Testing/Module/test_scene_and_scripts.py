@@ -49,6 +49,92 @@ def test_a_saved_segmentation_lists_its_proposals_again(panel, host, module, vol
     assert finished_nodes()[0].GetSegmentation().GetNumberOfSegments() == 1
 
 
+def save_with_data(scene, folder) -> None:
+    """As Slicer saves a scene: each node with voxels into its own file, then the scene itself."""
+    storages = {
+        "vtkMRMLScalarVolumeNode": (slicer.vtkMRMLVolumeArchetypeStorageNode, "nrrd"),
+        "vtkMRMLSegmentationNode": (slicer.vtkMRMLSegmentationStorageNode, "seg.nrrd"),
+    }
+    for kind, (storage_class, ending) in storages.items():
+        for number, node in enumerate(slicer.util.getNodesByClass(kind)):
+            storage = scene.AddNode(storage_class())
+            storage.SetFileName(str(folder / f"{kind}-{number}.{ending}"))
+            node.SetAndObserveStorageNodeID(storage.GetID())
+            assert storage.WriteData(node)
+    scene.SetRootDirectory(str(folder))
+    scene.SetURL(str(folder / "scene.mrml"))
+    assert scene.Commit()
+
+
+def test_a_reopened_scene_lists_proposals_with_scores_and_keeps_what_was_accepted(
+    panel, scene, volume, tmp_path
+):
+    propose(panel, "liver and spleen")
+    panel.click_row(panel.rows()[1])
+    panel.click("acceptButton")
+    before = [[r.text(c) for c in range(4)] for r in panel.rows()]
+    finished = slicer.util.arrayFromSegmentBinaryLabelmap(finished_nodes()[0], "liver", volume)
+    save_with_data(scene, tmp_path)
+    scene.Clear(0)
+    assert panel.rows() == []
+    scene.Import()
+    assert [[r.text(c) for c in range(4)] for r in panel.rows()] == before
+    assert [t.split(":")[0] for t in panel.titles()] == ["Liver", "Spleen"]
+    (again,) = finished_nodes()
+    reopened = panel.widget.ui.volumeSelector.currentNode()
+    np.testing.assert_array_equal(
+        slicer.util.arrayFromSegmentBinaryLabelmap(again, "liver", reopened), finished
+    )
+    assert panel.it("targetSelector")._box.currentText() == again.GetName()
+    panel.click("agreementButton")
+    red = scene.GetSingletonNode("Red", "vtkMRMLSliceCompositeNode")
+    assert red.GetForegroundVolumeID() is not None
+    for row in panel.rows()[1:3]:
+        panel.tick_row(row)
+    panel.click("mergeButton")
+    assert "Added liver: majority 1" in panel.status()
+
+
+def test_another_volume_shows_its_own_proposals_and_gets_its_own_segmentation(panel, volume):
+    propose(panel)
+    panel.click("acceptButton")
+    (of_first,) = finished_nodes()
+    first = proposals_node()
+    second = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(volume), name="Second")
+    second.CreateDefaultDisplayNodes()
+    panel.choose("volumeSelector", "Second")
+    assert panel.rows() == [] and not first.GetDisplayNode().GetVisibility()
+    assert panel.it("targetSelector")._box.currentText() == "New segmentation"
+    propose(panel, "spleen")
+    panel.click("acceptButton")
+    assert of_first.GetSegmentation().GetNumberOfSegments() == 1
+    (of_second,) = (n for n in finished_nodes() if n is not of_first)
+    assert of_second.GetNodeReference(of_second.GetReferenceImageGeometryReferenceRole()) is second
+    panel.choose("targetSelector", of_first.GetName())
+    panel.click("acceptButton")
+    assert panel.status() == (
+        f"{of_first.GetName()} belongs to {volume.GetName()}, not to Second. "
+        "Choose another target, or a new segmentation."
+    )
+    panel.choose("volumeSelector", volume.GetName())
+    assert len(panel.rows()) == 6 and first.GetDisplayNode().GetVisibility()
+
+
+def test_a_map_or_label_map_is_not_taken_for_an_image(panel, scene, volume):
+    propose(panel)
+    scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    scene.RemoveNode(volume)
+    panel.widget.enter()
+    assert panel.widget.ui.volumeSelector.currentNode() is None
+
+
+def test_closing_the_scene_takes_the_agreement_map_away(panel, scene):
+    propose(panel)
+    panel.click("agreementButton")
+    scene.Clear(0)
+    assert not panel.it("agreementButton").isChecked() and "agreement" not in panel.status()
+
+
 def test_a_scene_file_brings_prompt_and_settings_back(panel, scene, tmp_path):
     panel.type("promptEdit", "both kidneys")
     panel.choose("qualityBox", "Fine")
