@@ -20,7 +20,7 @@ from progidiff.worker.client import RemoteError, WorkerGone
 from progidiff.worker.protocol import Request, notification_line
 from progidiff.worker.registry import METHODS, check_params
 from progidiff.worker.session import Choice, Session
-from test_worker_process import Worker
+from worker_samples import Worker
 
 BALL = scan()[1]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from progidiff.volumes import Volume
 from progidiff.worker.client import RemoteError
-from test_worker_process import AFFINE, Worker
+from worker_samples import AFFINE, Worker
 
 SHAPE = (20, 18, 12)
 
