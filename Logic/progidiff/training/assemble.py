@@ -21,7 +21,8 @@ from progidiff.prompts import organ_table
 from progidiff.resources import resources_folder
 from progidiff.training.configuration import STAGES, Configuration, load_configuration
 from progidiff.training.parts import load_part
-from progidiff.training.run import load_generator, stage_folder, stage_summary
+from progidiff.training.run import stage_summary
+from progidiff.training.stages import load_generator, stage_folder
 
 Json = dict[str, Any]
 

@@ -25,16 +25,9 @@ from safetensors import SafetensorError, safe_open
 
 from progidiff.errors import Cancelled, CasesError, DeviceError, ModelError, OutputError, UsageError
 from progidiff.model_list import weights_hash
-from progidiff.pipelines.progidiff.diffusion import make_scheduler
-from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
-from progidiff.training import parts as networks
 from progidiff.training.case_store import PackedCase
 from progidiff.training.configuration import STAGES, Configuration, load_configuration
-from progidiff.training.control import ControlStage, teach_query
-from progidiff.training.encoder import EncoderStage
-from progidiff.training.generator import GeneratorStage, MaskAutoencoderStage
-from progidiff.training.locator import LocatorStage
-from progidiff.training.locator_data import CoarsePatches
+from progidiff.training.generator import MaskAutoencoderStage
 from progidiff.training.loop import Report, Schedule, Stage, train
 from progidiff.training.pack import (
     OnCase,
@@ -44,21 +37,11 @@ from progidiff.training.pack import (
     pack_phantoms,
     select_cases,
 )
-from progidiff.training.parts import Generator
-from progidiff.training.slice_data import OrganSlices
-from progidiff.training.wordings import WordingStage
+from progidiff.training.parts import save_parts
+from progidiff.training.stages import LOOKED_AT, StageBuilder, stage_folder
 
 OnProgress = Callable[[str, Report], None]
 """Called about once a second with the stage's name and where it stands."""
-
-_LOOKED_AT = {
-    "locator": (),
-    "encoder": (),
-    "autoencoder": (),
-    "generator": ("autoencoder",),
-    "wordings": ("generator",),
-    "control": ("encoder", "autoencoder", "generator", "wordings"),
-}
 
 
 @dataclass(frozen=True)
@@ -191,97 +174,17 @@ class TrainingRun:
             "built_on": self._built_on(stage),
         }
         if self._processes.is_main_process:
-            networks.save_parts(folder, parts)
+            save_parts(folder, parts)
             _write_json(folder / "summary.json", summary)
         self._processes.wait_for_everyone()
         return summary
 
-    # --- the stages ----------------------------------------------------------------------------------
-
     def _build(self, stage: str) -> tuple[Stage, dict[str, Any]]:
         """The stage's module, and the parts in it that are to be saved."""
-        build: Callable[[], tuple[Stage, dict[str, Any]]] = getattr(self, f"_build_{stage}")
-        return build()
-
-    def _build_locator(self) -> tuple[Stage, dict[str, Any]]:
-        locator = networks.new_locator(self.configuration)
-        d, h, w = self.configuration.locator.patch
-        patches = CoarsePatches(self._with_images(), (d, h, w), self.configuration.locator.spacing)
-        return LocatorStage(locator, patches), {"locator": locator}
-
-    def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:
-        encoder = networks.new_encoder(self.configuration)
-        return EncoderStage(encoder, self._slices(self._with_images())), {"image_encoder": encoder}
-
-    def _build_autoencoder(self) -> tuple[Stage, dict[str, Any]]:
-        vae = networks.new_vae(self.configuration)
-        return MaskAutoencoderStage(vae, self._shapes()), {"vae": vae}
-
-    def _build_generator(self) -> tuple[Stage, dict[str, Any]]:
-        if self.configuration.base:
-            made = self._base()
-        else:
-            vae = networks.load_part(self.stage_folder("autoencoder"), "autoencoder", "vae")
-            made = networks.new_generator(self.configuration, vae)
-        self._save_memory(made)
-        stage = GeneratorStage(made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes())
-        return stage, {name: getattr(made, name) for name in networks.PARTS["generator"]}
-
-    def _build_wordings(self) -> tuple[Stage, dict[str, Any]]:
-        folder = self.stage_folder("generator")
-        tokenizer, text_encoder = (
-            networks.load_part(folder, "generator", n) for n in ("tokenizer", "text_encoder")
+        builder = StageBuilder(
+            self.folder, self.configuration, self.cases, self.unfrozen, self.allow_download
         )
-        return WordingStage(text_encoder, tokenizer), {"text_encoder": text_encoder}
-
-    def _build_control(self) -> tuple[Stage, dict[str, Any]]:
-        made = self.generator()
-        if self.configuration.base and not self.configuration.own_generator and not self.unfrozen:
-            self._check_frozen(made)
-        if "encoder" in self.stages:
-            encoder = networks.load_part(self.stage_folder("encoder"), "encoder", "image_encoder")
-        else:
-            encoder = networks.new_encoder(self.configuration)
-        teach_query(encoder, made.text_encoder, made.tokenizer)
-        controlnet, refiner = networks.new_control(self.configuration, made.unet, encoder)
-        self._save_memory(made)
-        if self.configuration.memory_saving:
-            controlnet.enable_gradient_checkpointing()
-        stage = ControlStage(
-            made.vae,
-            made.unet,
-            made.text_encoder,
-            made.tokenizer,
-            controlnet,
-            encoder,
-            refiner,
-            self._slices(self._with_images()),
-            train_generator=self.unfrozen,
-            scheduler=made.scheduler,
-        )
-        saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
-        return stage, {**saved, "unet": made.unet} if self.unfrozen else saved
-
-    def generator(self) -> Generator:
-        """The trained or ready-made generator that control builds on."""
-        return load_generator(self.folder, self.configuration, self.allow_download)
-
-    def _base(self) -> Generator:
-        return networks.base_generator(self.configuration, self.allow_download)
-
-    def _check_frozen(self, made: Generator) -> None:
-        own = load_base_part(self.configuration.base, "scheduler", allow_download=self.allow_download)
-        learnt = own.config.prediction_type
-        if made.scheduler.config.prediction_type != learnt:
-            raise UsageError(
-                f"The base predicts {learnt} and stays frozen, so it cannot learn v_prediction.",
-                'Set "prediction" to "epsilon", add a stage "generator", or train --unfrozen.',
-            )
-
-    def _save_memory(self, made: Generator) -> None:
-        if self.configuration.memory_saving:
-            made.unet.enable_gradient_checkpointing()
-            made.vae.enable_gradient_checkpointing()
+        return builder.build(stage)
 
     # --- the data ------------------------------------------------------------------------------------
 
@@ -341,36 +244,11 @@ class TrainingRun:
             },
         )
 
-    def _with_images(self) -> list[PackedCase]:
-        cases = [case for case in self.cases if case.image is not None]
-        if not cases:
-            raise CasesError(
-                "None of the training cases has an image.", "Give --data with images and labels."
-            )
-        return cases
-
-    def _slices(self, cases: list[PackedCase]) -> OrganSlices:
-        _require_organs(cases)
-        encoder = self.configuration.encoder
-        return OrganSlices(
-            cases, self.configuration.crop, encoder.slices, appearance=self.configuration.appearance
-        )
-
-    def _shapes(self) -> OrganSlices:
-        """All label maps, with or without image; images are not drawn."""
-        _require_organs(self.cases)
-        return OrganSlices(
-            [replace(case, image=None) for case in self.cases],
-            self.configuration.crop,
-            slices=1,
-            appearance=0,
-        )
-
     def _built_on(self, stage: str) -> dict[str, str]:
         """Hashes of the parts of earlier stages that this one was trained with."""
         return {
             name: weights_hash(self.stage_folder(name) / "parts")
-            for name in _LOOKED_AT[stage]
+            for name in LOOKED_AT[stage]
             if name in self.stages
         }
 
@@ -414,37 +292,10 @@ class _Progress:
         _write_json(self.file, {"step": report.step, "minutes": self.minutes, "losses": self.losses})
 
 
-def stage_folder(run: Path, stage: str, unfrozen: bool = False) -> Path:
-    """Folder of a stage; the unfrozen control stage lies beside the frozen one, to compare them."""
-    return run / ("control_unfrozen" if stage == "control" and unfrozen else stage)
-
-
 def stage_summary(folder: Path) -> dict[str, Any] | None:
     """What an ended stage says of itself, None as long as it has not ended."""
     path = folder / "summary.json"
     return _read_json(path) if path.is_file() and (folder / "parts").is_dir() else None
-
-
-def load_generator(run: Path, configuration: Configuration, allow_download: bool = False) -> Generator:
-    """The generator of a run, trained or ready-made.
-
-    Raises:
-        UsageError: it has not been trained.
-        ModelError: it cannot be loaded.
-    """
-    if configuration.base and not configuration.own_generator:
-        return networks.base_generator(configuration, allow_download)
-    folder = stage_folder(run, "generator")
-    tokenizer, text_encoder, unet = (
-        networks.load_part(folder, "generator", name) for name in networks.PARTS["generator"]
-    )
-    if "wordings" in configuration.stages:
-        text_encoder = networks.load_part(stage_folder(run, "wordings"), "wordings", "text_encoder")
-    if configuration.base:
-        vae = load_base_part(configuration.base, "vae", allow_download=allow_download)
-    else:
-        vae = networks.load_part(stage_folder(run, "autoencoder"), "autoencoder", "vae")
-    return Generator(vae, tokenizer, text_encoder, unet, make_scheduler())
 
 
 def check_device(device: str) -> None:
@@ -486,11 +337,6 @@ def _settled_configuration(folder: Path, given: Configuration | None, fresh: boo
 
 def _is_enough(summary: dict[str, Any], schedule: Schedule) -> bool:
     return bool(summary["steps"] >= schedule.steps or summary["minutes"] >= schedule.max_minutes - 0.05)
-
-
-def _require_organs(cases: list[PackedCase]) -> None:
-    if not any((case.label > 0).sum() >= 20 for case in cases):
-        raise CasesError("No organ is drawn in any training case.", "Check the label maps.")
 
 
 def _checkpoint_step(folder: Path) -> int:

@@ -26,8 +26,9 @@ from progidiff.training.case_store import PackedCase
 from progidiff.training.configuration import Configuration
 from progidiff.training.loop import Losses, Schedule, Stage
 from progidiff.training.losses import organ_loss
-from progidiff.training.run import TrainingRun, stage_folder
+from progidiff.training.run import TrainingRun
 from progidiff.training.slice_data import OrganSlices
+from progidiff.training.stages import stage_folder, with_images
 
 STAGE = "unet"
 PART = "unet_baseline"
@@ -172,11 +173,11 @@ class UNetRun(TrainingRun):
     def stages(self) -> list[str]:
         return [STAGE]
 
-    def _build_unet(self) -> tuple[Stage, dict[str, Any]]:
+    def _build(self, stage: str) -> tuple[Stage, dict[str, Any]]:
         size = self.size
         network = OrganUNet(size.slices, len(organ_table().organs), size.channels, size.window, size.pixel_mm)
         slices = WholeSlices(
-            self._with_images(), size.window, size.pixel_mm, size.slices, self.configuration.appearance
+            with_images(self.cases), size.window, size.pixel_mm, size.slices, self.configuration.appearance
         )
         return UNetStage(network, slices), {PART: network}
 
