@@ -14,6 +14,7 @@ from ProGiDiffSlicerLib.organs import organs
 
 _NOTHING = "Nothing yet: add cases, then press Adapt to my cases."
 _NAME, _BEFORE, _AFTER = range(3)
+_HIGHEST_PICTURE, _MARGINS = 440, 12  # pixels; what is higher scrolls
 
 
 class LearntSection:
@@ -171,7 +172,9 @@ class LearntSection:
         ui.pictureArea.setVisible(not picture.isNull())
         if not picture.isNull():
             width = max(ui.learntTree.width - 40, 200)
-            ui.pictureLabel.setPixmap(picture.scaledToWidth(width, qt.Qt.SmoothTransformation))
+            shown = picture.scaledToWidth(width, qt.Qt.SmoothTransformation)
+            ui.pictureLabel.setPixmap(shown)
+            ui.pictureArea.setFixedHeight(min(shown.height() + _MARGINS, _HIGHEST_PICTURE))
 
 
 def _title(adapter: dict[str, Any], active: str) -> str:

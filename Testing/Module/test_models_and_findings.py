@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_worker.models import MODELS
 from panel_bench import ROOT, until
 
 pytest.importorskip("slicer", reason="needs slicer-core")
@@ -48,9 +49,9 @@ def test_the_engines_models_are_offered_and_described(panel):
     panel.fold("advancedSection")
     until(lambda: offered(panel) == [EMBEDDED, OTHER])
     assert panel.it("modelBox").currentText() == EMBEDDED
-    assert panel.it("modelDescription").text() == f"What {EMBEDDED} does."
+    assert panel.it("modelDescription").text() == MODELS[EMBEDDED][0]
     panel.choose("modelBox", OTHER)
-    assert panel.it("modelDescription").text() == f"What {OTHER} does."
+    assert panel.it("modelDescription").text() == MODELS[OTHER][0]
 
 
 def test_the_chosen_model_draws_from_the_next_prompt_on(advanced):

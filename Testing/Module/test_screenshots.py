@@ -18,7 +18,7 @@ pytest.importorskip("PySide6", reason="needs PySide6-Essentials")
 
 import slicer
 
-_VIEW_SIZE = (470, 436)
+_VIEW_WIDTH, _VIEW_BAR = 470, 19
 
 
 @pytest.fixture
@@ -58,10 +58,23 @@ def open_on_scan(host, module, scan, engine_python):
     host.close_panel(panel.widget)
 
 
-def views():
+def views(panel):
+    """Slice views that are together as high as the panel."""
     from slicer_host import views as made
 
-    return {name: made.SliceView(name, _VIEW_SIZE) for name in ("Red", "Yellow", "Green")}
+    made_ones = {name: made.SliceView(name, view_size(panel)) for name in ("Red", "Yellow", "Green")}
+    for view in made_ones.values():
+        view.fit()
+    return made_ones
+
+
+def view_size(panel) -> tuple[int, int]:
+    return _VIEW_WIDTH, panel.window.height() // 2 - _VIEW_BAR
+
+
+def without_scroll_bar(panel) -> bool:
+    area = panel.window.centralWidget()
+    return area.verticalScrollBar().maximum() == 0 and area.horizontalScrollBar().maximum() == 0
 
 
 def select(panel, name: str) -> None:
@@ -76,7 +89,7 @@ def picture_of_application(panel, slices, path: Path):
     from slicer_host import views as made
 
     drawn = {name: view.picture() for name, view in slices.items()}
-    surfaces = made.ThreeDView(_VIEW_SIZE).picture()
+    surfaces = made.ThreeDView(view_size(panel)).picture()
     made.application_picture(panel.window.grab(), drawn, surfaces, path)
     return drawn, surfaces
 
@@ -89,14 +102,14 @@ def colourful(pixels) -> float:
 @pytest.mark.timeout(180)
 def test_pictures_of_the_way_from_prompt_to_segment(open_on_scan, folder, host):
     panel = open_on_scan
-    panel.window.resize(480, 985)
-    slices = views()
     panel.type("promptEdit", "liver, pancreas and spleen", enter=True)
     until(panel.rows, seconds=120)
+    panel.fit()
     panel.screenshot(folder / "working.png")
+    assert without_scroll_bar(panel)
     wait_for(panel)
-    for view in slices.values():
-        view.fit()
+    panel.fit()
+    slices = views(panel)
     select(panel, "Proposal 2")
     panel.click("surfacesButton")
     panel.window.setFocus()
@@ -118,7 +131,9 @@ def test_pictures_of_the_way_from_prompt_to_segment(open_on_scan, folder, host):
     panel.choose("mergeBox", "Mean probability")
     panel.click("mergeButton")
     panel.click("acceptButton")
+    panel.fit()
     panel.screenshot(folder / "accepted.png")
+    assert without_scroll_bar(panel)
     assert panel.status().startswith("Accepted as liver")
 
 
@@ -131,8 +146,9 @@ def test_picture_of_set_up_and_advanced(open_on_scan, folder, behaviour):
     until(lambda: "PyTorch" in panel.it("setupLabel").text(), seconds=60)
     if panel.it("setupSection")._collapsed:
         panel.fold("setupSection")
-    panel.window.resize(480, 690)
+    panel.fit()
     panel.screenshot(folder / "setup.png")
+    assert without_scroll_bar(panel)
     assert "●" in panel.it("setupLabel").text()
 
 
@@ -169,9 +185,7 @@ def test_picture_of_steering(open_on_scan, folder):
     panel = open_on_scan
     panel.type("promptEdit", "liver", enter=True)
     wait_for(panel)
-    slices = views()
-    for view in slices.values():
-        view.fit()
+    slices = views(panel)
     select(panel, "Proposal 3")
     panel.fold("proposalsSection")
     panel.fold("steerSection")
@@ -186,11 +200,13 @@ def test_picture_of_steering(open_on_scan, folder):
     wait_for(panel)
     panel.fold("proposalsSection")
     select(panel, "Proposal 3.2")
-    panel.window.resize(480, 1200)
-    panel.reveal(panel.it("steerStatus"))
+    panel.it("regionFirstBox").lineEdit().deselect()
+    panel.it("regionLastBox").lineEdit().deselect()
+    panel.fit()
     drawn = {name: view.picture() for name, view in slices.items()}
     assert all(colourful(p) > 0.01 for p in drawn.values())
     panel.screenshot(folder / "steer.png")
+    assert without_scroll_bar(panel)
 
 
 @pytest.mark.timeout(180)
@@ -213,9 +229,9 @@ def test_picture_of_teaching(open_on_scan, scan, folder, tmp_path, monkeypatch):
     panel.click("adaptButton")
     wait_for(panel)
     until(lambda: panel.it("learntTree").topLevelItemCount() == 3)
-    panel.window.resize(480, 1440)
-    panel.reveal(panel.it("volumeSelector"))
+    panel.fit()
     panel.screenshot(folder / "teach.png")
+    assert without_scroll_bar(panel)
     assert panel.it("pictureLabel").pixmap().width() > 200
 
 

@@ -20,10 +20,9 @@ import time
 from pathlib import Path
 
 from fake_worker.channel import BEHAVIOUR, refusal, send
+from fake_worker.models import MODELS
 from fake_worker.steering import Steering
 from fake_worker.teaching import Teaching
-
-MODELS = {"progidiff-abdomen-small": "", "textdiffseg-abdomen-small": "liver_tumor pancreas_tumor"}
 
 
 class FakeWorker(Steering, Teaching):
@@ -64,11 +63,11 @@ class FakeWorker(Steering, Teaching):
         if not self.folder.is_dir():
             return []
         listed = []
-        for name, findings in MODELS.items():
+        for name, (card, findings) in MODELS.items():
             folder = self.folder / name
             folder.mkdir(exist_ok=True)
             (folder / "model_index.json").write_text(json.dumps({"findings": findings}))
-            listed.append({"id": name, "path": str(folder), "description": f"What {name} does."})
+            listed.append({"id": name, "path": str(folder), "description": card})
         return listed
 
     def load_model(self, model: str, device: str, adapter: str) -> dict:

@@ -117,6 +117,15 @@ class Hands:
         area.ensureWidgetVisible(widget)
         QApplication.processEvents()
 
+    def fit(self, width: int = 480) -> None:
+        """Makes the window as high as the panel now is, so that nothing scrolls."""
+        bar = self.window.centralWidget().verticalScrollBar()
+        self.window.resize(width, 300)
+        QApplication.processEvents()
+        while bar.maximum() > 0:
+            self.window.resize(width, self.window.height() + bar.maximum())
+            QApplication.processEvents()
+
     def rows(self) -> list[QTreeWidgetItem]:
         """The proposals in the list, top to bottom, without the groups' titles."""
         tree = self.it("proposalsTree")
