@@ -242,6 +242,19 @@ def test_reload_and_quit_leave_no_process_and_no_folder(host, module, volume, be
     host.close_panel(again)
 
 
+def test_reload_renews_the_library_too(panel, monkeypatch):
+    seen: list[tuple[str, list[str]]] = []
+
+    def library() -> dict:
+        return {name: m for name, m in sys.modules.items() if name.startswith("ProGiDiffSlicerLib")}
+
+    monkeypatch.setattr(slicer.util, "reloadScriptedModule", lambda name: seen.append((name, [*library()])))
+    before = library()
+    panel.widget.onReload()
+    sys.modules.update(before)
+    assert before and seen == [("ProGiDiffSlicer", [])]
+
+
 def test_killing_a_launcher_does_not_leave_the_interpreter_running(panel, behaviour, monkeypatch, tmp_path):
     """PythonSlicer starts the interpreter as a child; so does this shell script."""
     from ProGiDiffSlicerLib.worker import Launch

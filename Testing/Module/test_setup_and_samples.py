@@ -80,6 +80,16 @@ def test_installing_goes_through_the_pytorch_extension_and_keeps_slicers_package
     assert "numpy==" in pins
 
 
+def test_a_slicer_without_its_packaging_module_installs_too(panel, consent, pytorch_extension, monkeypatch):
+    """5.10 has only slicer.util.pip_install, which takes pip's own arguments."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(slicer.util, "pip_install", calls.append)
+    panel.fold("setupSection")
+    panel.click("installButton")
+    ((*requirements, option, _file),) = calls
+    assert option == "--constraint" and "diffusers>=0.37" in requirements
+
+
 def test_nothing_is_installed_without_consent(panel, pytorch_extension, installed):
     panel.fold("setupSection")
     panel.click("installButton")
@@ -134,7 +144,7 @@ def test_choices_of_the_computer_are_kept_and_used(panel):
 
     panel.fold("advancedSection")
     panel.choose("deviceBox", "Processor")
-    panel.type("interpreterEdit", "/opt/python3")
+    panel.hands_type(panel.it("interpreterEdit")._line, "/opt/python3")
     assert settings.device() == "cpu" and settings.interpreter() == "/opt/python3"
 
 
