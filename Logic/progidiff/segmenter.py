@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import diffusers
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from progidiff.errors import DeviceError
 from progidiff.model_list import weights_hash
+from progidiff.pipelines.coarse_prior import add_coarse_prior
 from progidiff.pipelines.locate import OrganBox, box_of, crop_around, locate, slice_distance
 from progidiff.pipelines.model_folder import model_folder
 from progidiff.pipelines.registry import Features, SegmentationPipeline, load_pipeline
@@ -352,7 +353,9 @@ class Segmenter:
         image = resample(prepared.normalised, grid, fill=-1.0).array
         stack = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
         with torch.no_grad():
-            return OrganCrop(grid, self.pipeline.encode_image(stack, float(grid.spacing[0])))
+            features = self.pipeline.encode_image(stack, float(grid.spacing[0]))
+            organs = add_coarse_prior(features.organs, grid, prepared.coarse, prepared.coarse_grid)
+        return OrganCrop(grid, replace(features, organs=organs))
 
     def _box_seen(self, crop: OrganCrop, organ: Organ) -> OrganBox | None:
         """Where the auxiliary head sees the organ in the window; None if nowhere."""

@@ -56,7 +56,7 @@ class Organ:
         with_article: the object of a German, French or Spanish sentence, such as `"den Magen"`.
         dataset_labels: names that only the label lists of public data sets use, such as `"postcava"`.
         typical_extent_mm: rough size in an adult, left-right, front-back and head-foot.
-        several_pieces: whether a mask of it may well have gaps, as that of a long vessel, or be many, as tumours.
+        several_pieces: whether its mask may well have gaps, as a long vessel's, or be many, as tumours'.
         within: of a finding, such as a tumour, the id of the organ it lies in; None for an organ.
     """
 

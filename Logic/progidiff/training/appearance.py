@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 SPARED = 0.35  # share of images left as they are: the scanner one trains on is one's most likely user
 
 
