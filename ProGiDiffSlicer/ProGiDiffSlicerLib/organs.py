@@ -30,12 +30,14 @@ class Organ:
     Attributes:
         color: red, green, blue in [0, 1].
         terminology: entry in Slicer's serialised form, which DICOM SEG export reads.
+        within: of a finding, id of the organ it lies in; "" for an organ.
     """
 
     id: str
     name: str
     color: tuple[float, float, float]
     terminology: str
+    within: str = ""
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +75,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
 def _organ(row: dict[str, Any], terminology: str) -> Organ:
     red, green, blue = (value / 255 for value in row["color"])
-    return Organ(row["id"], row["name"], (red, green, blue), terminology)
+    return Organ(row["id"], row["name"], (red, green, blue), terminology, row.get("within", ""))
 
 
 def _terminology(codes: dict[str, Any], place: dict[str, Any] | None = None) -> str:

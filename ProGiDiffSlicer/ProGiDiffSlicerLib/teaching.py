@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job import Job
+from ProGiDiffSlicerLib.organs import organs
 from ProGiDiffSlicerLib.source_mask import SourceMask
 from ProGiDiffSlicerLib.volume_image import VolumeImage
 
@@ -23,8 +25,14 @@ def add_case_job(
         by: who checked it.
 
     Raises:
-        SegmentationError: the volume is empty or gone.
+        SegmentationError: the volume is empty or gone, or the mask shows a finding.
     """
+    organ = organs().get(source.organ)
+    if organ is not None and organ.within:
+        raise SegmentationError(
+            f"Organs can be taught, not findings such as {organ.name}.",
+            "Choose a mask of an organ.",
+        )
     ranges = None if slices is None else [[min(slices), max(slices) + 1]]
     params = {"library": library, "organ": source.organ, "mask": source.voxels, "slices": ranges, "by": by}
     image = VolumeImage.of(volume)

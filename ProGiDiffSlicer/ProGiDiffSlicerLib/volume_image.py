@@ -40,9 +40,9 @@ class VolumeImage:
 
 
 def first_image() -> Any:
-    """The first volume of the scene that one could segment; no label map and no hidden agreement map."""
+    """The first volume that one could segment: no label map, colour picture or agreement map."""
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if not node.GetHideFromEditors() and not node.IsA("vtkMRMLLabelMapVolumeNode"):
+        if not node.GetHideFromEditors() and node.GetClassName() == "vtkMRMLScalarVolumeNode":
             return node
     return None
 

@@ -170,6 +170,18 @@ def test_a_finding_becomes_a_segment_with_its_own_colour_name_and_codes(advanced
         assert [found.GetCodingSchemeDesignator(), found.GetCodeValue(), found.GetCodeMeaning()] == code
 
 
+def test_a_finding_is_steered_but_not_taught(advanced, volume, tmp_path):
+    advanced.choose("modelBox", OTHER)
+    propose(advanced, "segment the liver tumor")
+    advanced.click_row(advanced.rows()[1])
+    assert advanced.it("steerOrganBox").currentText() == "liver tumor"
+    logic = advanced.widget.logic
+    tumor = logic.proposals_of(volume).everything()[1]
+    assert len(logic.vary(volume, tumor, 0.2, proposals=2)) == 3
+    with pytest.raises(Exception, match="Organs can be taught, not findings such as liver tumor"):
+        logic.addCase(volume, tumor, str(tmp_path / "cases"))
+
+
 def test_the_embedded_model_is_the_engines(panel):
     """Its name stands in the module too, so that it is there before the engine has started."""
     from ProGiDiffSlicerLib import models

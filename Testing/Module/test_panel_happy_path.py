@@ -67,6 +67,7 @@ def test_enter_brings_proposals_into_list_and_scene(panel):
 
 def test_the_first_proposal_shows_while_the_others_are_made(panel, behaviour):
     behaviour("slow")
+    panel.turn("proposalsBox", 20)
     panel.type("promptEdit", "liver", enter=True)
     until(panel.rows)
     assert panel.widget.logic.engine.is_busy()
