@@ -72,6 +72,8 @@ def test_from_prompt_to_segment_with_the_real_worker(real_panel):
     wait_for(panel)
     assert "10 proposals" in panel.status(), panel.status()
     assert [t.split(":")[0] for t in panel.titles()] == ["Liver", "Left kidney"]
+    offered = panel.widget.logic.models.known[0]
+    assert offered.choice == "embedded" and offered.description.startswith("Draws proposals of")
     panel.click("acceptButton")
     (node,) = finished_nodes()
     assert node.GetSegmentation().GetNthSegment(0).GetName() == "liver"
@@ -81,6 +83,7 @@ def test_from_prompt_to_segment_with_the_real_worker(real_panel):
     assert panel.it("proposeButton").isEnabled() and not panel.status()[0].isdigit(), panel.status()
 
     settings.set_model("fake:slow")
+    panel.turn("proposalsBox", 20)
     panel.type("promptEdit", "spleen", enter=True)
     until(lambda: "Spleen" in panel.titles(), seconds=60)
     panel.click("proposeButton")
@@ -88,6 +91,7 @@ def test_from_prompt_to_segment_with_the_real_worker(real_panel):
     assert panel.status().startswith("Cancelled.")
 
     settings.set_model("fake:oom")
+    panel.turn("proposalsBox", 5)
     panel.type("promptEdit", "spleen", enter=True)
     wait_for(panel)
     assert panel.status().startswith("5 proposals") and "on the processor." in panel.status(), panel.status()

@@ -50,7 +50,7 @@ class Steering(Proposals):
         base |= {"distinct": 0, "consensus": None, "agreement": None, "proposals": [], "ranking": []}
         for number, mask in enumerate(drawn):
             for step in range(4):
-                time.sleep(0.08 if "slow" in BEHAVIOUR else 0.002)
+                time.sleep(0.25 if "slow" in BEHAVIOUR else 0.002)
                 if job_id in self.cancelled:
                     break
                 done = number * 4 + step + 1
