@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from progidiff.errors import DeviceError
 from progidiff.model_list import weights_hash
 from progidiff.pipelines.coarse_prior import add_coarse_prior
-from progidiff.pipelines.locate import OrganBox, box_of, crop_around, locate, slice_distance
+from progidiff.pipelines.locate import (
+    BEYOND_COARSE_MM,
+    BEYOND_SEEN_MM,
+    OrganBox,
+    box_of,
+    crop_around,
+    locate,
+    slice_distance,
+)
 from progidiff.pipelines.model_folder import model_folder
 from progidiff.pipelines.registry import Features, SegmentationPipeline, load_pipeline
 from progidiff.prompts import Organ, Target, organ_table, parse_prompt
@@ -335,21 +343,21 @@ class Segmenter:
         if organ.id not in prepared.crops:
             box = locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
             crop = None
-            for _ in range(2):
-                if box is None:
-                    break
-                previous, crop = crop, self.crop_at(prepared, box)
-                if previous is not None and np.allclose(previous.grid.affine, crop.grid.affine):
-                    break
-                box = self._box_seen(crop, organ) or box
+            if box is not None:
+                crop = self.crop_at(prepared, box)
+                seen = self._box_seen(crop, organ)
+                if seen is not None:
+                    crop = self.crop_at(prepared, seen, BEYOND_SEEN_MM)
             prepared.crops[organ.id] = crop
         return prepared.crops[organ.id]
 
-    def crop_at(self, prepared: PreparedVolume, box: OrganBox) -> OrganCrop:
-        """The window around a box, with the features of what it shows."""
+    def crop_at(
+        self, prepared: PreparedVolume, box: OrganBox, beyond_mm: float = BEYOND_COARSE_MM
+    ) -> OrganCrop:
+        """The window around a box, and some way above and below it, with the features of what it shows."""
         size = self.pipeline.image_encoder.config.crop
         distance = float(prepared.field_of_view.spacing[2])
-        grid = crop_around(box, size, distance, prepared.field_of_view)
+        grid = crop_around(box, size, distance, prepared.field_of_view, beyond_mm)
         image = resample(prepared.normalised, grid, fill=-1.0).array
         stack = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
         with torch.no_grad():

@@ -13,7 +13,8 @@ from progidiff.prompts import Organ
 from progidiff.volumes.volume import Grid, axial_grid
 
 FINEST_SLICE_MM = 3.0
-_BEYOND_MM = 12.0  # slices drawn above and below the coarse box; training draws as many
+BEYOND_COARSE_MM = 12.0  # slices drawn above and below a coarse box; training draws as many
+BEYOND_SEEN_MM = 6.0  # the same for a box in which the fine pass saw the organ
 _LEAST_PEAK = 0.15  # a coarse probability that stays below this is no organ
 _LARGEST_SHARE = 1.8  # of the typical extent: what exceeds it is not all organ
 _SMALLEST_SHARE = 0.7  # what is smaller was probably not seen whole, as happens to thin vessels
@@ -78,7 +79,9 @@ def box_of(where: NDArray[np.integer], grid: Grid, organ: Organ) -> OrganBox:
     return OrganBox(low - missing, high + missing)
 
 
-def crop_around(box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid) -> Grid:
+def crop_around(
+    box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid, beyond_mm: float = BEYOND_COARSE_MM
+) -> Grid:
     """The fine grid in which the organ is drawn: a square window, and the slices that may show the organ.
 
     Slices lie where those of `field_of_view` lie, so that thick slices are not interpolated.
@@ -88,11 +91,12 @@ def crop_around(box: OrganBox, crop: int, slice_mm: float, field_of_view: Grid) 
         crop: edge of the window in pixels.
         slice_mm: distance of slices.
         field_of_view: canonical grid over the whole volume with that distance.
+        beyond_mm: how far above and below the box slices are taken.
     """
     pixel = crop_pixel_mm(box.extent[:2], crop)
     bottom = float(canonical_mm(field_of_view.affine[:3, 3])[2])
-    first = max(0, int(np.floor((box.low[2] - _BEYOND_MM - bottom) / slice_mm)))
-    last = min(field_of_view.shape[2] - 1, int(np.ceil((box.high[2] + _BEYOND_MM - bottom) / slice_mm)))
+    first = max(0, int(np.floor((box.low[2] - beyond_mm - bottom) / slice_mm)))
+    last = min(field_of_view.shape[2] - 1, int(np.ceil((box.high[2] + beyond_mm - bottom) / slice_mm)))
     count = max(1, last - first + 1)
     middle = bottom + (first + (count - 1) / 2) * slice_mm
     center = canonical_mm(np.array([*box.center[:2], middle]))
