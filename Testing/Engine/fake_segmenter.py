@@ -4,6 +4,7 @@ Worker and command line use it when `PROGIDIFF_SEGMENTER=fake_segmenter:load` is
 chooses how it misbehaves, for instance "fake:slow,noisy":
 
 - slow: every denoising step takes 0.05 s
+- patient: after the first proposal it does nothing until it is cancelled
 - noisy: prints to stdout, from Python and from below it
 - oom: has no room on the "GPU", but on the CPU; small_batches: one `reduce_memory` suffices
 - no_memory: MemoryError everywhere
@@ -26,7 +27,7 @@ from progidiff.prompts import Target
 from progidiff.proposals import Proposal, ProposalSet, Provenance, SegmentationResult, summarise
 from progidiff.volumes.volume import Volume
 
-BEHAVIOURS = {"slow", "noisy", "oom", "small_batches", "no_memory", "bug", "exit", "late"}
+BEHAVIOURS = {"slow", "patient", "noisy", "oom", "small_batches", "no_memory", "bug", "exit", "late"}
 
 
 class OutOfMemoryError(RuntimeError):
@@ -87,6 +88,8 @@ class FakeSegmenter:
         steps = steps or self.default_steps
         made: list[Proposal] = []
         for number in range(proposals):
+            while "patient" in self.behaviours and made and not cancelled():
+                time.sleep(0.02)
             for step in range(steps):
                 if cancelled():
                     raise Cancelled("The job was cancelled.")
