@@ -86,6 +86,7 @@ def test_checked_slices_are_counted_along_the_patient(tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"organ": "knee"}, "not an organ"),
+        ({"organ": "liver_tumor"}, "Findings such as liver tumor cannot be taught yet"),
         ({"slices": [(0, 99)]}, "not within"),
         ({"slices": [(5, 5)]}, "not within"),
         ({"slices": [(1.5, 3)]}, "no range"),

@@ -40,18 +40,8 @@ def card_text(facts: dict[str, Any]) -> str:
             f"(weights `{facts['base_hash'][:16]}…`), trained on {len(facts['cases'])} cases in "
             f"{training.get('minutes', 0):.1f} minutes on {training.get('device', '?')}, {facts['created']}.",
             "",
-            "## Before and after",
-            "",
-            facts["measured"]["how"],
-            "",
-            _dice_table(facts["measured"]["organs"]),
-            "",
-            "## Has it forgotten anything?",
-            "",
-            facts["forgetting"]["how"],
-            "",
-            _dice_table(facts["forgetting"]["organs"]),
-            "",
+            *_measured("Before and after", facts["measured"]),
+            *_measured("Has it forgotten anything?", facts["forgetting"]),
             "## Cases",
             "",
             "By id; no image is in this folder"
@@ -71,6 +61,11 @@ def card_text(facts: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _measured(title: str, measurement: dict[str, Any]) -> list[str]:
+    """A section that says how Dice was measured, and what came out."""
+    return [f"## {title}", "", measurement["how"], "", _dice_table(measurement["organs"]), ""]
 
 
 def _dice_table(organs: dict[str, dict[str, float]]) -> str:

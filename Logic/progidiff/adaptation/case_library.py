@@ -288,6 +288,12 @@ def slice_axis(affine: NDArray[np.float64]) -> int:
 
 def _check_mask(mask: NDArray, image: Volume, organ: str, checked: Ranges, axis: int) -> Ranges:
     known = [o.id for o in organ_table().organs]
+    if organ in organ_table().finding_ids:
+        name = organ_table().by_id(organ).name
+        raise CasesError(
+            f"Findings such as {name} cannot be taught yet, only organs.",
+            "Save it outside the case library, and never as the organ that it lies in.",
+        )
     if organ not in known:
         raise CasesError(f"{organ!r} is not an organ of the table.", f"Choose from: {', '.join(known)}.")
     if mask.shape != image.shape:
