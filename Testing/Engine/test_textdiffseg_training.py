@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from progidiff.adaptation.lora import add_to, put_back
 from progidiff.adaptation.lora_training import attached, state
 from progidiff.adaptation.settings import AdaptSettings
 from progidiff.errors import CasesError, ModelError, UsageError
+from progidiff.model_list import card_summary
 from progidiff.pipelines.registry import load_pipeline
 from progidiff.pipelines.textdiffseg.build import Without
 from progidiff.pipelines.textdiffseg.text import encode_text
@@ -80,6 +85,27 @@ def test_the_vocabulary_takes_any_word_apart() -> None:
     tokenizer = train_bert_tokenizer(200, ["segment the liver", "the spleen"] * 50)
     assert tokenizer.tokenize("liver") == ["liver"]
     assert tokenizer.unk_token not in tokenizer.tokenize("Qwxyz-Leberzirrhose, splean?")
+
+
+def test_the_vocabulary_is_the_same_in_every_process() -> None:
+    """Else the same seed would not give the same model."""
+    code = (
+        "import json; from progidiff.training.wording import train_bert_tokenizer as train; "
+        "texts = ['segment the liver', 'Nebennieren', 'œsophage', 'the spleen, please'] * 9; "
+        "print(json.dumps(train(150, texts).get_vocab(), sort_keys=True))"
+    )
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(made) == 1
+    assert len(json.loads(made.pop())) > 150
 
 
 # Pieces
@@ -221,6 +247,8 @@ def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
     assert len(steps) == 1, "it did not continue"
     folder = second.save()
     assert "3 steps" in (folder / "README.md").read_text()
+    said = card_summary(folder / "README.md")
+    assert "tumors" in said and "arXiv" not in said, "the panel shows it to clinicians"
     loaded = load_pipeline(folder)
     assert loaded.config.findings.split() == list(organ_table().finding_ids)
     assert next(loaded.denoiser.parameters()).dtype == torch.float32

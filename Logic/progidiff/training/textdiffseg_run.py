@@ -204,9 +204,10 @@ class TextDiffSegRun:
         lines = [
             f"# {recipe.name}",
             "",
-            "Draws proposals of abdominal organs and of findings in them from a text prompt, as volumes: "
-            "TextDiffSeg (arXiv 2504.11825). Research use only; not a medical device.",
+            f"Draws several different outlines of the abdominal organs{_and_findings(recipe)} that you name, "
+            "each as one whole 3D volume. Research use only; not a medical device.",
             "",
+            "- Method: TextDiffSeg (arXiv 2504.11825)",
             f"- Trained {_step(self.folder / 'textdiffseg' / 'checkpoint.safetensors')} steps of "
             f"{recipe.schedule.batch} pieces in {self.minutes:.0f} minutes",
             "- Cases: " + ", ".join(f"{n} {domain}" for domain, n in domains.items()),
@@ -256,6 +257,10 @@ def read_locator(folder: Path) -> OrganLocator:
                 reason = str(error).strip().splitlines()[0]
                 raise ModelError(f"{place} cannot be loaded ({reason}).", "Train it again.") from error
     raise ModelError(f"{folder} holds no locator.", "First: progidiff train locator.")
+
+
+def _and_findings(recipe: Recipe) -> str:
+    return ", and of tumors in the liver, pancreas and kidneys," if recipe.lesions else ""
 
 
 def _words(without: Without) -> str:

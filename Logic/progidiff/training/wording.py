@@ -61,6 +61,9 @@ def _says_side(finding: Organ, name: str) -> bool:
 def train_bert_tokenizer(vocabulary: int = 1500, captions: Iterable[str] | None = None) -> BertTokenizer:
     """Learn WordPieces from the captions; any other word falls apart into letters.
 
+    The same captions give the same numbers in every process: the trainer counts words in a random order and
+    numbers letters inside words ("##a") as it meets them, so the letters get their numbers before.
+
     Args:
         vocabulary: number of tokens.
         captions: the corpus, by default all captions of organs and findings.
@@ -70,14 +73,15 @@ def train_bert_tokenizer(vocabulary: int = 1500, captions: Iterable[str] | None 
     backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = [chr(n) for n in range(33, 127)]
+    corpus = [backend.normalizer.normalize_str(caption) for caption in captions]
+    met = set().union(*corpus) - {" "}
+    letters = sorted(met.union(chr(n) for n in range(33, 127)))
     trainer = WordPieceTrainer(
         vocab_size=vocabulary,
-        special_tokens=_SPECIAL,
-        initial_alphabet=letters,
+        special_tokens=[*_SPECIAL, *letters, *(f"##{letter}" for letter in sorted(met))],
         show_progress=False,
     )
-    backend.train_from_iterator(captions, trainer)
+    backend.train_from_iterator(corpus, trainer)
     vocab = backend.get_vocab()
     for letter in letters:  # inside words too, so that no word is unknown
         vocab.setdefault(f"##{letter}", len(vocab))
