@@ -42,6 +42,10 @@ class PromptError(UsageError):
     """The prompt names no structure, or none that is known."""
 
 
+class FindingError(PromptError):
+    """The prompt asks for a finding, such as a tumor, that this model does not draw but another one may."""
+
+
 class VolumeError(ProGiDiffError):
     """The image cannot be read, or its voxels or geometry cannot be used."""
 

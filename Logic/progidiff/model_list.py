@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from progidiff.resources import resources_folder
 
 EMBEDDED = "embedded"
 """Name under which the model that ships with the project is asked for."""
+EMBEDDED_FOLDER = "progidiff-abdomen-small"
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,23 @@ class InstalledModel:
         id: the folder's name, by which it can be asked for.
         path: the folder.
         description: first paragraph of its model card, "" without one.
+        findings: ids of what it draws besides organs, such as "liver_tumor".
     """
 
     id: str
     path: Path
     description: str
+    findings: tuple[str, ...] = ()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is what "embedded" stands for."""
+        return self.path == embedded_folder()
+
+
+def embedded_folder() -> Path:
+    """Where the model that ships with the project lies."""
+    return resources_folder() / "Models" / EMBEDDED_FOLDER
 
 
 def user_models_folder() -> Path:
@@ -51,7 +65,22 @@ def _models_in(folder: Path) -> list[InstalledModel]:
     if not folder.is_dir():
         return []
     found = sorted(path.parent for path in folder.glob("*/model_index.json"))
-    return [InstalledModel(path.name, path, card_summary(path / "README.md")) for path in found]
+    return [
+        InstalledModel(path.name, path, card_summary(path / "README.md"), _findings(path)) for path in found
+    ]
+
+
+def _findings(folder: Path) -> tuple[str, ...]:
+    """As the pipeline's configuration lists them, separated by spaces; none if it cannot be read.
+
+    Loading the model will say what is wrong with it.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()
+    said = index.get("findings") if isinstance(index, dict) else None
+    return tuple(said.split()) if isinstance(said, str) else ()
 
 
 def card_summary(card: Path) -> str:

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 from progidiff.errors import ModelError
-from progidiff.model_list import EMBEDDED, require_model
-from progidiff.resources import resources_folder
+from progidiff.model_list import EMBEDDED, embedded_folder, require_model
 
-EMBEDDED_FOLDER = "progidiff-abdomen-small"
 _SHORT_NAMES = {"textdiffseg": "textdiffseg-abdomen-small"}
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _LIBRARIES = {"diffusers", "transformers", "progidiff"}
@@ -26,7 +24,7 @@ def model_folder(model: str) -> Path:
         ModelError: it is not there, incomplete, or contains pickled weights.
     """
     if model == EMBEDDED:
-        folder = resources_folder() / "Models" / EMBEDDED_FOLDER
+        folder = embedded_folder()
     elif model in _SHORT_NAMES:
         folder = require_model(_SHORT_NAMES[model]).path
     else:

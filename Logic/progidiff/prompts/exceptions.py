@@ -14,8 +14,8 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
 
     An exception lasts to the end of its sentence, or until "but", or until the next command, unless the
     command is what is negated ("do not segment the liver, segment the spleen"), or until all organs are named
-    ("without the liver: everything"). "But" begins one where several organs are named before it ("all but
-    the liver").
+    ("without the liver: everything"), or to the end of what is put in between ("the liver, no spleen, and the
+    pancreas"). "But" begins one where several organs are named before it ("all but the liver").
     """
     result = []
     excluding = named = False  # named: the exception has said what it takes out
@@ -27,8 +27,9 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
             excluding = False
         elif token.kind == "organs" or token.is_side:
             named = True
-        elif token.kind == "break" and _ends(prompt[token.start], named, tokens[index - 1]):
-            excluding = False
+        elif token.kind == "break" and excluding:
+            ends = _ends(prompt[token.start], named, tokens[index - 1]) or _ends_insertion(tokens, index)
+            excluding = not ends
         if not excluding:
             organs_before += _organs_named(token)
         result.append(excluding)
@@ -41,6 +42,21 @@ def _ends(sign: str, named: bool, last: Token) -> bool:
     The full stop of "everything except the lt. kidney" does not.
     """
     return sign not in _OPENING if not named else sign in _SENTENCE_ENDS and not last.is_side
+
+
+def _ends_insertion(tokens: list[Token], comma: int) -> bool:
+    """Whether a comma ends one thing left out within a list: "the liver, no spleen, and the pancreas".
+
+    What is left out of everything may be a list that ends like this: "everything, not the liver, and spleen".
+    """
+    if comma + 1 >= len(tokens) or tokens[comma + 1].kind != "and":
+        return False
+    first = next(at for at in range(comma - 1, -1, -1) if tokens[at].kind in ("except", "but"))
+    only_one = sum(token.kind == "organs" for token in tokens[first:comma]) <= 1
+    before = [token for token in tokens[:first] if token.kind not in ("filler", "but")]
+    set_off = bool(before) and before[-1].kind == "break"
+    listed = [token for token in before if token.kind == "organs"]
+    return only_one and set_off and bool(listed) and not any(_names_all(token) for token in listed)
 
 
 def without_content(tokens: list[Token], excluded: list[bool]) -> Token | None:

@@ -11,6 +11,7 @@ from rapidfuzz import fuzz
 
 from progidiff.errors import PromptError
 from progidiff.prompts.exceptions import excluded, without_content
+from progidiff.prompts.findings import finding_error, is_finding_word, join_findings
 from progidiff.prompts.organ_table import Group, Organ, name_key, organ_table
 from progidiff.prompts.recognise import Token, is_pair, recognise
 from progidiff.prompts.target import Target
@@ -45,9 +46,11 @@ def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
 
     Raises:
         PromptError: the prompt is empty or too long, names no structure, or one that is not known.
+        FindingError: it asks for a finding that is not in `findings`.
     """
     prompt = _checked(prompt)
-    tokens = recognise(prompt, findings)
+    tokens = join_findings(recognise(prompt), findings)
+    _refuse_findings(prompt, tokens, findings)
     unknown = list(dict.fromkeys(_unknown_words(prompt, tokens)))
     if unknown:
         raise _unknown_error(unknown, tokens)
@@ -59,6 +62,21 @@ def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
             "Name it right after that word, for example “everything except the liver”.",
         )
     return _targets(prompt, _mentions(tokens, taken_out))
+
+
+def _refuse_findings(prompt: str, tokens: list[Token], drawn: Collection[str]) -> None:
+    """To leave out the word "tumor" would segment the whole organ, so that is never advised."""
+    for index, token in enumerate(tokens):
+        if token.kind == "finding":
+            first = tokens[_start_of_description(tokens, index)]
+            named = prompt[min(first.start, token.start) : token.stop]
+            raise finding_error(_shortened(named), token.entry.value, drawn)
+    for token in tokens:
+        if is_finding_word(token):
+            raise PromptError(
+                f"The prompt does not say in which organ “{prompt[token.start : token.stop]}” lies.",
+                "Name both, for example “liver tumor”; or ask for an organ.",
+            )
 
 
 def known_structures() -> list[str]:

@@ -7,7 +7,7 @@ that no word of another meaning is ever taken for an organ.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -29,6 +29,7 @@ Kind = Literal[
     "command",
     "filler",
     "other",  # a structure that cannot be segmented
+    "finding",  # value: ids of the findings meant, which the model does not draw; see `findings`
     "unknown",
 ]
 
@@ -77,14 +78,8 @@ class _Piece:
     key: str
 
 
-def recognise(prompt: str, findings: Collection[str] = ()) -> list[Token]:
-    """The tokens of a prompt, in order.
-
-    Args:
-        prompt: what was typed.
-        findings: ids of findings, such as "liver_tumor", whose names count as those of organs.
-    """
-    names = _finding_names(frozenset(findings))
+def recognise(prompt: str) -> list[Token]:
+    """The tokens of a prompt, in order."""
     pieces = [
         _Piece(match.lastgroup or "", match.start(), match.end(), name_key(match.group()))
         for match in _PIECES.finditer(prompt)
@@ -92,7 +87,7 @@ def recognise(prompt: str, findings: Collection[str] = ()) -> list[Token]:
     tokens = []
     at = 0
     while at < len(pieces):
-        length, entry = _longest_meaning(pieces, at, names)
+        length, entry = _longest_meaning(pieces, at)
         first, last = pieces[at], pieces[at + length - 1]
         key = "".join(piece.key for piece in pieces[at : at + length])
         tokens.append(Token(entry, first.start, last.stop, key))
@@ -101,7 +96,7 @@ def recognise(prompt: str, findings: Collection[str] = ()) -> list[Token]:
     return [_without_idiom(tokens, index) for index in range(len(tokens))]
 
 
-def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry]) -> tuple[int, Entry]:
+def _longest_meaning(pieces: list[_Piece], at: int) -> tuple[int, Entry]:
     """How many pieces from `at` on belong together, and what they mean."""
     by_group: dict[str, Kind] = {"elision": "filler", "also": "and", "break": "break"}
     if pieces[at].group in by_group:
@@ -112,11 +107,15 @@ def _longest_meaning(pieces: list[_Piece], at: int, findings: Mapping[str, Entry
             break
         words.append(piece.key)
     for length in range(len(words), 0, -1):
-        found = findings.get("".join(words[:length]))
-        entry = found or _exact(words[:length]) or _misspelt(tuple(words[:length]))
+        entry = _exact(words[:length]) or _misspelt(tuple(words[:length]))
         if entry:
             return length, entry
     return 1, Entry("filler" if _says_nothing(words[0]) else "unknown")
+
+
+def meaning(key: str) -> Entry | None:
+    """What a word means, given as its key; None if it is not known as it is spelt."""
+    return _lexicon().get(key)
 
 
 def _exact(words: list[str]) -> Entry | None:
@@ -277,22 +276,12 @@ def _words() -> Iterator[tuple[str, Entry]]:
         ("but", tuple(vocabulary.BUT.split())),
         ("all", tuple(vocabulary.ALL.split())),
         ("other", tuple(vocabulary.OTHER_STRUCTURES.split())),
+        ("other", tuple(vocabulary.TUMORS.split() + vocabulary.OTHER_FINDINGS.split())),
         ("command", tuple(vocabulary.COMMANDS.split())),
         ("filler", tuple(vocabulary.FILLERS.split())),
     ]
     for kind, names in phrases:
         yield from ((name, Entry(kind)) for name in names)
-
-
-@lru_cache(maxsize=8)
-def _finding_names(findings: frozenset[str]) -> dict[str, Entry]:
-    """Names of findings by key; "kidney tumor" is one of either side."""
-    owners: dict[str, list[str]] = {}
-    for finding in organ_table().findings:
-        for name in finding.names if finding.id in findings else ():
-            for key in name_keys(name):
-                owners.setdefault(key, []).append(finding.id)
-    return {key: Entry("organs", tuple(dict.fromkeys(ids))) for key, ids in owners.items()}
 
 
 @lru_cache(maxsize=1)

@@ -110,28 +110,26 @@ OTHER_STRUCTURES = """
     clavicle knee leg arm hand foot shoulder neck head tail muscle muscles psoas iliopsoas gluteus fat
     adipose skin colon bowel bowels intestine intestines duodenum jejunum ileum cecum caecum rectum
     appendix anus bladder ureter ureters urethra prostate uterus ovary ovaries testis testes testicle
-    testicles vagina vesicle vesicles breast breasts thyroid parathyroid trachea bronchus bronchi airway
-    airways mediastinum diaphragm mesentery omentum peritoneum lymph node nodes thymus tumor tumors
-    tumour tumours lesion lesions cyst cysts metastasis metastases nodule nodules mass masses cancer
-    carcinoma lymphoma stone stones calculus calculi hematoma haematoma abscess ascites aneurysm
-    thrombus varices hernia artery arteries vein veins vessel vessels vasculature duct ducts cortex
-    medulla hilum flexure sphincter valve wall lumen svc sma smv iliac celiac coeliac mesenteric
-    coronary carotid subclavian jugular azygos thorax eye eyes ear ears nose mouth tongue tooth teeth
-    nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus parotid gland
-    glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary tonsil larynx
-    pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles half gallstone
-    gallstones adrenaline precava postcard hepatitis
+    testicles vagina vesicle vesicles breast breasts thyroid parathyroid trachea bronchus bronchi
+    airway airways mediastinum diaphragm mesentery omentum peritoneum lymph node nodes thymus ascites
+    aneurysm thrombus varices hernia artery arteries vein veins vessel vessels vasculature duct ducts
+    cortex medulla hilum flexure sphincter valve wall lumen svc sma smv iliac celiac coeliac
+    mesenteric coronary carotid subclavian jugular azygos thorax eye eyes ear ears nose mouth tongue
+    tooth teeth nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus
+    parotid gland glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary
+    tonsil larynx pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles
+    half gallstone gallstones adrenaline precava postcard hepatitis
     lunge lungen lungenflügel herz hirn gehirn schädel knochen wirbel wirbelkörper wirbelsäule rippe
     rippen darm dünndarm dickdarm enddarm zwölffingerdarm blase harnblase harnleiter gebärmutter
-    eierstock eierstöcke hoden prostata becken tumoren läsion läsionen zyste zysten arterie arterien
-    vene venen gefäß gefäße lappen leberlappen lebervene lebervenen muskel muskeln fett haut schilddrüse
-    luftröhre zwerchfell nierenarterie nierenvene
+    eierstock eierstöcke hoden prostata becken arterie arterien vene venen gefäß gefäße lappen
+    leberlappen lebervene lebervenen muskel muskeln fett haut schilddrüse luftröhre zwerchfell
+    nierenarterie nierenvene
     poumon poumons coeur cerveau crâne os vertèbre vertèbres côte côtes intestin côlon vessie duodénum
-    utérus ovaire ovaires tumeur tumeurs lésion lésions kyste kystes artère artères veine veines
-    vaisseau vaisseaux thyroïde trachée diaphragme rachis lobes peau graisse
-    pulmón pulmones corazón cerebro cráneo hueso huesos vértebra vértebras costilla costillas intestino
-    vejiga duodeno próstata útero ovario ovarios lesión lesiones quiste quistes arteria arterias vena
-    venas vaso vasos músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna
+    utérus ovaire ovaires artère artères veine veines vaisseau vaisseaux thyroïde trachée diaphragme
+    rachis lobes peau graisse
+    pulmón pulmones corazón cerebro cráneo hueso huesos vértebra vértebras costilla costillas
+    intestino vejiga duodeno próstata útero ovario ovarios arteria arterias vena venas vaso vasos
+    músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna
     pulmo pulmones cor cerebri vertebrarum
     river rivers lever diver silver
     other others contralateral ipsilateral opposite
@@ -143,5 +141,60 @@ OTHER_PHRASES = (
     "common iliac artery", "aortic arch", "aortic valve", "thoracic aorta", "ascending aorta",
     "renal pelvis", "inferior mesenteric vein",
 )  # fmt: skip
+# What is found in an organ and named together with it. Some models draw tumors; nothing else is drawn.
+TUMORS = """
+    tumor tumors tumour tumours lesion lesions mass masses cancer cancers carcinoma carcinomas metastasis
+    metastases neoplasm neoplasms neoplasia malignancy malignancies adenoma adenomas adenocarcinoma hepatoma
+    hemangioma hemangiomas haemangioma haemangiomas angiomyolipoma
+    tumore tumoren läsion läsionen metastase metastasen karzinom karzinome krebs raumforderung
+    raumforderungen adenom adenome hämangiom hämangiome
+    tumeur tumeurs lésion lésions métastase métastases masse carcinome carcinomes néoplasie adénome
+    adénomes hémangiome hémangiomes
+    tumores lesión lesiones metástasis masa masas cáncer neoplasias hemangiomas
+"""
+OTHER_FINDINGS = """
+    cyst cysts nodule nodules stone stones calculus calculi hematoma haematoma abscess abscesses lymphoma
+    zyste zysten stein steine abszess kyste kystes abcès quiste quistes absceso
+    nódulo nódulos
+"""
+# What may stand between an organ and its finding: "renal cell carcinoma", "tumor in the left kidney".
+FINDING_KINDS = """
+    cell ductal metastatic malignant benign primary secondary focal solid suspicious small large
+    malin maligne maligno maligna primario
+"""
+FINDING_LINKS = """
+    of in within inside on at the a my both der die das des dem den im in von beiden beider
+    du de d la le l les des dans en del el los las ambos
+"""
+# Adjectives that name an organ, by its usual name, only beside a finding.
+FINDING_ADJECTIVES = {
+    "liver": """
+        hepatocellular hepatische hepatischer hepatischen hepatisches hépatique hépatiques hepático hepática
+        hepáticos hepáticas hepatocelular
+    """,
+    "spleen": """
+        lienale lienaler lienalen splénique spléniques esplénico esplénica esplénicos esplénicas
+    """,
+    "pancreas": """
+        pankreatische pankreatischer pankreatischen pancréatique pancréatiques pancreático pancreática
+        pancreáticos pancreáticas
+    """,
+    "kidney": "renale renaler renalen rénal rénale rénaux rénales renales",
+    "adrenal gland": """
+        adrenale adrenaler adrenalen adrénal surrénalien surrénalienne surrénaliens surrénaliennes
+        adrenocortical
+    """,
+    "stomach": "gastrique gastriques gástrico gástrica gástricos gástricas",
+    "gallbladder": "vésiculaire vésiculaires vesicular vesiculares",
+    "esophagus": """
+        ösophageale ösophagealer œsophagien œsophagienne œsophagiens œsophagiennes esofágico esofágica
+        esofágicos esofágicas
+    """,
+}
+TUMOR_ENDINGS = """
+    tumor tumore tumoren läsion läsionen metastase metastasen karzinom karzinome zellkarzinom
+    zellkarzinome krebs raumforderung raumforderungen adenom adenome hämangiom hämangiome
+"""
+OTHER_FINDING_ENDINGS = "zyste zysten stein steine abszess abszesse"
 # German puts the organ and what is wanted of it in one word: "Lebersegmentierung".
 COMPOUND_ENDINGS = ("segmentierungen", "segmentierung", "konturen", "kontur", "masken", "maske", "volumen")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from progidiff.errors import PromptError, UsageError
+from progidiff.errors import UsageError
 from progidiff.pipelines.steering import SteeredSampler
 from progidiff.prompts import Target, organ_table
+from progidiff.prompts.findings import finding_error
 from progidiff.proposals import Proposal, ProposalSet, Provenance, summarise
 from progidiff.proposals.ranking import require_grid
 from progidiff.quality import CONSTRAIN_STRENGTH, VARY_STRENGTH, check_numbers, check_strength
@@ -101,7 +102,7 @@ class _Steering:
         check_numbers(self._options.proposals, self._options.steps)
         check_strength(strength)
         if target.organ in organ_table().finding_ids and target.organ not in segmenter.findings:
-            raise PromptError(f"This model does not know the {target.name}.", "Choose another model.")
+            raise finding_error(target.name, (target.organ,), segmenter.findings)
         if promises.parent is not None:
             require_grid(promises.parent, self._grid)
         promises.check(self._grid)
