@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ProGiDiffSlicerLib import settings
 from ProGiDiffSlicerLib.adapters import Adapters
@@ -78,13 +79,13 @@ class Models:
             self._adapters.use("", lambda error: _LOG.info("%s", error))
         self._tell()
 
-    def way_out(self, error: SegmentationError, asked_for_finding: bool) -> SegmentationError:
+    def way_out(self, error: SegmentationError) -> SegmentationError:
         """The same error with what to choose, where the choice of the model is to blame."""
         if error.kind == "ModelError":
             return SegmentationError(
                 error.message, "Choose another model in Advanced.", error.kind, error.details
             )
-        if error.kind != "PromptError" or not asked_for_finding or self.chosen.findings:
+        if error.kind != "FindingError" or self.chosen.findings:
             return error
         able = [m.name for m in self.known if m.findings]
         remedy = f"Choose {able[0]} in Advanced" if able else "No model on this computer does"
@@ -116,15 +117,16 @@ def _embedded() -> Model:
     return Model(settings.EMBEDDED, EMBEDDED_NAME, "", _findings(folder))
 
 
-def _model(described: dict[str, str]) -> Model:
+def _model(described: dict[str, Any]) -> Model:
     """From an entry of the worker's `hello`."""
     name = str(described["id"])
-    choice = settings.EMBEDDED if name == EMBEDDED_NAME else name
-    return Model(choice, name, str(described.get("description") or ""), _findings(Path(described["path"])))
+    choice = settings.EMBEDDED if described.get("embedded") else name
+    findings = tuple(described.get("findings") or ())
+    return Model(choice, name, str(described.get("description") or ""), findings)
 
 
 def _findings(folder: Path) -> tuple[str, ...]:
-    """What a model folder in the diffusers layout says it can draw besides organs."""
+    """What a model folder says it can draw besides organs, where the engine has not listed it (yet)."""
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:

@@ -6,7 +6,6 @@ Findings, such as a tumor of the liver, stand in the same table; only some model
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +16,6 @@ from ProGiDiffSlicerLib.locations import resource
 _ORGANS_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _FINDINGS_CONTEXT = "Segmentation category and type - DICOM master list"
 _REGIONS_CONTEXT = "Anatomic codes - DICOM master list"
-_FINDING_WORDS = re.compile(
-    r"\b(tumou?rs?|lesions?|mass(es)?|cancers?|carcinomas?|metastas[ei]s|neoplasms?)\b", re.IGNORECASE
-)
 EXAMPLES = ("segment the pancreas", "liver and both kidneys", "outline the spleen")
 
 
@@ -60,12 +56,6 @@ def prompt_completions(findings: tuple[str, ...] = ()) -> list[str]:
     names = [row["name"] for row in rows] + [organs()[f].name for f in findings if f in organs()]
     synonyms = [s for row in rows for s in row["synonyms"].get("en", []) if s not in names]
     return [f"segment the {name}" for name in names] + names + synonyms
-
-
-def asks_for_finding(prompt: str) -> bool:
-    """Whether a prompt speaks of a tumor or the like, which not every model draws."""
-    foreign = [name for row in _rows("findings") for names in row["synonyms"].values() for name in names]
-    return bool(_FINDING_WORDS.search(prompt)) or any(name.lower() in prompt.lower() for name in foreign)
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,6 @@ from typing import Any
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job import Job
 from ProGiDiffSlicerLib.job_view import JobView, time_left
-from ProGiDiffSlicerLib.organs import asks_for_finding
 
 _LOG = logging.getLogger("ProGiDiffSlicer")
 _STAGES = {
@@ -112,8 +111,7 @@ class ProposalsRun:
         return " ".join([f"{count}{after} on {_where(device)}.", *missing, *self._messages])
 
     def _failed(self, error: SegmentationError) -> None:
-        asked_for_finding = asks_for_finding(str(self._job.params.get("prompt") or ""))
-        error = self._logic.models.way_out(error, asked_for_finding)
+        error = self._logic.models.way_out(error)
         if error.details:
             _LOG.error("%s\n%s", error, error.details)
         kept = f" {_count(len(self._arrived))} kept." if self._arrived else ""

@@ -46,6 +46,7 @@ class FakeSegmenter:
     model_id = "fake"
     model_hash = "0" * 64
     default_steps = 4
+    findings: tuple[str, ...] = ()
 
     def __init__(self, behaviours: set[str], device: str) -> None:
         self.behaviours = behaviours

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from progidiff.model_list import EMBEDDED_FOLDER
 from progidiff.worker.client import WorkerGone
 from worker_samples import Worker
 
@@ -24,8 +25,22 @@ def test_hello_says_who_is_there(worker: Worker) -> None:
     assert hello["pid"] == worker.process.pid
     assert hello["torch"]
     assert hello["device"] in ("cpu", "cuda")
-    assert isinstance(hello["models"], list)
     assert Path(hello["directory"]) == worker.directory
+
+
+def test_hello_lists_the_models_and_what_they_draw(
+    start_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    for name, index in (("of-findings", '{"findings": "liver_tumor pancreas_tumor"}'), ("broken", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model_index.json").write_text(index)
+    models = start_worker(PROGIDIFF_MODELS=str(tmp_path)).call("hello")["models"]
+    drawn = {model["id"]: model["findings"] for model in models}
+    assert drawn["of-findings"] == ["liver_tumor", "pancreas_tumor"]
+    assert drawn["broken"] == []
+    (embedded,) = (model for model in models if model["embedded"])
+    assert embedded["id"] == EMBEDDED_FOLDER
+    assert embedded["description"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")

@@ -87,6 +87,7 @@ def test_wrong_parameters_are_named(worker: Worker, method: str, params: dict[st
         ({"quality": "superb"}, "UsageError"),
         ({"prompt": ""}, "PromptError"),
         ({"prompt": "segment the carburettor"}, "PromptError"),
+        ({"prompt": "hepatic lesions"}, "FindingError"),
     ],
 )
 def test_what_a_user_can_get_wrong_comes_with_a_remedy(

@@ -82,6 +82,10 @@ def test_from_prompt_to_segment_with_the_real_worker(real_panel):
     wait_for(panel)
     assert panel.it("proposeButton").isEnabled() and not panel.status()[0].isdigit(), panel.status()
 
+    panel.type("promptEdit", "hepatic lesions", enter=True)
+    wait_for(panel)
+    assert "draws organs, not tumors" in panel.status(), panel.status()
+
     settings.set_model("fake:patient")
     panel.type("promptEdit", "spleen", enter=True)
     until(lambda: "Spleen" in panel.titles(), seconds=60)

@@ -43,10 +43,19 @@ def hello(session: Session) -> dict[str, Any]:
     }
 
 
-def _models() -> list[dict[str, str]]:
+def _models() -> list[dict[str, Any]]:
     from progidiff.model_list import installed_models
 
-    return [{"id": m.id, "path": str(m.path), "description": m.description} for m in installed_models()]
+    return [
+        {
+            "id": model.id,
+            "path": str(model.path),
+            "description": model.description,
+            "findings": list(model.findings),
+            "embedded": model.is_embedded,
+        }
+        for model in installed_models()
+    ]
 
 
 @method("doctor")

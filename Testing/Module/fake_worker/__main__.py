@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from fake_worker.channel import BEHAVIOUR, refusal, send
-from fake_worker.models import MODELS
+from fake_worker.models import EMBEDDED, MODELS
 from fake_worker.steering import Steering
 from fake_worker.teaching import Teaching
 
@@ -62,13 +62,16 @@ class FakeWorker(Steering, Teaching):
         """The embedded model, and one that can draw findings."""
         if not self.folder.is_dir():
             return []
-        listed = []
-        for name, (card, findings) in MODELS.items():
-            folder = self.folder / name
-            folder.mkdir(exist_ok=True)
-            (folder / "model_index.json").write_text(json.dumps({"findings": findings}))
-            listed.append({"id": name, "path": str(folder), "description": card})
-        return listed
+        return [
+            {
+                "id": name,
+                "path": str(self.folder / name),
+                "description": card,
+                "findings": findings.split(),
+                "embedded": name == EMBEDDED,
+            }
+            for name, (card, findings) in MODELS.items()
+        ]
 
     def load_model(self, model: str, device: str, adapter: str) -> dict:
         if model not in (*MODELS, "embedded") and not Path(model).is_absolute():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+EMBEDDED = "progidiff-abdomen-small"
 MODELS = {
-    "progidiff-abdomen-small": (
+    EMBEDDED: (
         "Draws proposals of thirteen abdominal organs on CT from a text prompt. Research use only; not a "
         "medical device.",
         "",

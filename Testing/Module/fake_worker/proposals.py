@@ -35,10 +35,10 @@ class Proposals(Volumes):
         }
 
     def asked(self, prompt: str) -> list[str]:
-        if "tumor" not in prompt:
+        if "tumor" not in prompt and "lesion" not in prompt:
             return [organ for organ in ORGANS if organ in prompt]
         if self.model != "textdiffseg-abdomen-small":
-            raise refusal("PromptError", "“tumor” is not among the structures.", "Leave it out.")
+            raise refusal("FindingError", "This model draws organs only.", "Choose another model.")
         return ["liver_tumor"]
 
     def one_organ(
