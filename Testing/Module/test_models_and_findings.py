@@ -54,6 +54,13 @@ def test_the_engines_models_are_offered_and_described(panel):
     assert panel.it("modelDescription").text() == MODELS[OTHER][0]
 
 
+@pytest.mark.parametrize("width", [360, 480, 700])
+def test_the_description_takes_the_room_that_it_needs(advanced, width):
+    advanced.fit(width)
+    text = advanced.it("modelDescription")
+    assert text.height() == text.heightForWidth(text.width())
+
+
 def test_the_chosen_model_draws_from_the_next_prompt_on(advanced):
     propose(advanced)
     assert loaded(advanced) == "embedded"
