@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import progidiff
 import pytest
-from progidiff.errors import ModelError, PromptError
+from progidiff.errors import FindingError, ModelError
 from progidiff.segmenter import Segmenter
-from progidiff.steering import SteerOptions
+from progidiff.steering import Promises, SteerOptions, Voxels
+from progidiff.steering.target import steered_target
 from progidiff.volumes import Volume
 from textdiffseg_samples import tiny_pipeline
 
@@ -62,8 +63,12 @@ def test_a_finding_is_drawn_in_the_window_of_its_organ(segmenter: Segmenter) -> 
 
 
 def test_findings_that_it_does_not_know_are_refused(segmenter: Segmenter) -> None:
-    with pytest.raises(PromptError, match="tumor"):
+    with pytest.raises(FindingError, match="does not draw “pancreas tumor”"):
         segmenter.segment(volume(), "pancreas tumor", proposals=1, steps=1)
+    prepared = segmenter.prepare(volume())
+    marks = Promises(region=Voxels.of_slices(0, 3, prepared.volume.grid))
+    with pytest.raises(FindingError, match="does not draw “pancreas tumor”"):
+        segmenter.constrain(prepared, steered_target("pancreas_tumor"), marks)
 
 
 def test_steering_works_with_it_too(segmenter: Segmenter) -> None:
