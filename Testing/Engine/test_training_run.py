@@ -18,7 +18,7 @@ from progidiff.cli.main import main
 from progidiff.errors import Cancelled, CasesError, DeviceError, ModelError, OutputError, UsageError
 from progidiff.segmenter import Segmenter
 from progidiff.training.assemble import assemble, load_pipeline
-from progidiff.training.configuration import Configuration, load_configuration
+from progidiff.training.configuration import STAGES, Configuration, load_configuration
 from progidiff.training.run import DataSelection, TrainingRun, stage_summary
 from safetensors.torch import load_file
 from training_samples import configuration, phantom, small_phantoms, write_cases, write_configuration
@@ -59,10 +59,7 @@ def adam_steps(stage_folder: Path) -> int:
 
 
 def test_each_stage_leaves_its_parts_and_a_summary(trained: Path) -> None:
-    parts = {
-        stage: sorted(p.name for p in (trained / stage / "parts").iterdir())
-        for stage in ("locator", "encoder", "autoencoder", "generator", "wordings", "control")
-    }
+    parts = {stage: sorted(p.name for p in (trained / stage / "parts").iterdir()) for stage in STAGES}
     assert parts == {
         "locator": ["locator"],
         "encoder": ["image_encoder"],
@@ -70,6 +67,7 @@ def test_each_stage_leaves_its_parts_and_a_summary(trained: Path) -> None:
         "generator": ["text_encoder", "tokenizer", "unet"],
         "wordings": ["text_encoder"],
         "control": ["controlnet", "image_encoder", "refiner"],
+        "refiner": ["refiner"],
     }
     summary = stage_summary(trained / "control")
     assert summary is not None and summary["steps"] == 2 and summary["batch"] == 4
@@ -101,7 +99,7 @@ def test_the_assembled_model_segments(copy: Path) -> None:
     result = segmenter.segment(phantom(9)[0], "liver", proposals=1, steps=1)
     assert len(result.sets) == 1 and segmenter.default_steps == 2
     record = json.loads((folder / "training_data.json").read_text())
-    assert [stage["stage"] for stage in record["stages"]][-1] == "control"
+    assert [stage["stage"] for stage in record["stages"]][-1] == "refiner"
 
 
 def test_half_precision_is_close_to_what_was_trained(copy: Path) -> None:

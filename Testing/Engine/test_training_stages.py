@@ -17,6 +17,7 @@ from progidiff.training.locator import LocatorStage
 from progidiff.training.locator_data import CoarsePatches
 from progidiff.training.loop import Stage
 from progidiff.training.losses import batch_dice_loss, mask_loss, organ_loss
+from progidiff.training.refine import RefinerStage
 from progidiff.training.slice_data import OrganSlices
 from tiny_models import CONTROL, DETAIL, tiny_encoder, tiny_locator, tiny_tokenizer
 from torch import nn
@@ -54,6 +55,49 @@ def control_stage(**options: object) -> ControlStage:
         slices(),
         **options,  # type: ignore[arg-type]
     )
+
+
+def refiner_stage() -> RefinerStage:
+    control = control_stage()
+    return RefinerStage(
+        control.vae,
+        control.unet,
+        control.text_encoder,
+        control.tokenizer,
+        control.controlnet,
+        control.encoder,
+        control.refiner,
+        slices(),
+        control.scheduler,
+        0.9,
+    )
+
+
+def test_refiner_stage_trains_the_refiner_alone() -> None:
+    stage = refiner_stage()
+    assert set(step(stage)) == {"refined"}
+    assert learns(stage.refiner)
+    others = (stage.vae, stage.unet, stage.text_encoder, stage.controlnet, stage.encoder)
+    assert not any(p.requires_grad for part in others for p in part.parameters())
+    assert not any(part.training for part in (stage.train(), *others)[1:]) and stage.refiner.training
+
+
+def test_refiner_stage_learns_from_sampled_masks_that_know_nothing_of_the_truth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[torch.Tensor] = []
+    stage = refiner_stage()
+
+    def remember(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        seen.append(logits)
+        return logits.requires_grad_()
+
+    monkeypatch.setattr(stage.refiner, "forward", remember)
+    drawn = stage.slices.batch(4, np.random.default_rng(0))
+    for mask in (drawn.mask, 1 - drawn.mask):
+        monkeypatch.setattr(stage.slices, "batch", lambda *_, mask=mask: replace(drawn, mask=mask))
+        step(stage)
+    torch.testing.assert_close(seen[0], seen[1])
 
 
 def test_locator_stage() -> None:

@@ -27,7 +27,7 @@ SUMMARY = "train a model of your own, stage by stage or all at once"
 
 _BASELINE = "unet"  # a plain U-Net to compare with; no part of the model
 _SECOND = "textdiffseg"  # the second model, which needs a locator and nothing else
-_STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control")
+_STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control", "refiner")
 _WHAT = (*_STAGES, "assemble", "all", _BASELINE, _SECOND)
 _SECONDS_BETWEEN_LINES = 20.0
 
@@ -134,10 +134,14 @@ def _quieten_libraries() -> None:
 
 
 def _train_second(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
+    from progidiff.training.pack import unclear_findings
+
     _quieten_libraries()
     bar = _Bar()
     with bar:
         ids = _ids(options.exclude)
+        if unclear := unclear_findings(options.data):
+            bar.say(f"Not learnt, as their organ is not certain or not labelled: {', '.join(unclear)}")
         bar.say(train_textdiffseg.train(options, ids, bar.case, bar.progress, stopped))
 
 

@@ -84,6 +84,7 @@ def load_pipeline(
     """The parts of a run as one pipeline, in float32."""
     made = load_generator(run, configuration, allow_download)
     control = stage_folder(run, "control", unfrozen)
+    last = "refiner" if "refiner" in configuration.stages else "control"
     return ProGiDiffPipeline(
         vae=made.vae,
         text_encoder=made.text_encoder,
@@ -91,7 +92,7 @@ def load_pipeline(
         unet=load_part(control, "control", "unet") if unfrozen else made.unet,
         controlnet=load_part(control, "control", "controlnet"),
         image_encoder=load_part(control, "control", "image_encoder"),
-        refiner=load_part(control, "control", "refiner"),
+        refiner=load_part(stage_folder(run, last, unfrozen), last, "refiner"),
         locator=load_part(stage_folder(run, "locator"), "locator", "locator"),
         scheduler=made.scheduler,
         default_steps=configuration.default_steps,

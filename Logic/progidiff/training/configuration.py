@@ -17,7 +17,7 @@ from progidiff.pipelines.progidiff.build import GeneratorSize
 from progidiff.resources import resources_folder
 from progidiff.training.loop import Schedule
 
-STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control")
+STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control", "refiner")
 """The stages in the order in which they build on each other."""
 
 DEFAULT = "embedded"

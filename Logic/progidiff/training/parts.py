@@ -30,6 +30,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "generator": ("tokenizer", "text_encoder", "unet"),
     "wordings": ("text_encoder",),
     "control": ("controlnet", "image_encoder", "refiner"),
+    "refiner": ("refiner",),
 }
 """What each stage leaves in its folder `parts`; an unfrozen control stage also leaves the unet."""
 

@@ -20,6 +20,7 @@ from progidiff.training.locator import LocatorStage
 from progidiff.training.locator_data import CoarsePatches
 from progidiff.training.loop import Stage
 from progidiff.training.parts import Generator
+from progidiff.training.refine import RefinerStage
 from progidiff.training.slice_data import OrganSlices
 from progidiff.training.wordings import WordingStage
 
@@ -30,6 +31,7 @@ LOOKED_AT = {
     "generator": ("autoencoder",),
     "wordings": ("generator",),
     "control": ("encoder", "autoencoder", "generator", "wordings"),
+    "refiner": ("autoencoder", "generator", "wordings", "control"),
 }
 """The earlier stages whose parts each stage is trained with."""
 
@@ -122,6 +124,25 @@ class StageBuilder:
         saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
         return stage, {**saved, "unet": made.unet} if self.unfrozen else saved
 
+    def _build_refiner(self) -> tuple[Stage, dict[str, Any]]:
+        made = load_generator(self.run, self.configuration, self.allow_download)
+        names = ("controlnet", "image_encoder", "refiner")
+        folder = self._folder("control")
+        controlnet, encoder, refiner = (networks.load_part(folder, "control", name) for name in names)
+        stage = RefinerStage(
+            made.vae,
+            networks.load_part(folder, "control", "unet") if self.unfrozen else made.unet,
+            made.text_encoder,
+            made.tokenizer,
+            controlnet,
+            encoder,
+            refiner,
+            self._slices(with_images(self.cases)),
+            made.scheduler,
+            self.configuration.eta,
+        )
+        return stage, {"refiner": refiner}
+
     def _check_frozen(self, made: Generator) -> None:
         own = load_base_part(self.configuration.base, "scheduler", allow_download=self.allow_download)
         learnt = own.config.prediction_type
@@ -170,8 +191,8 @@ def with_images(cases: list[PackedCase]) -> list[PackedCase]:
 
 
 def stage_folder(run: Path, stage: str, unfrozen: bool = False) -> Path:
-    """Folder of a stage; the unfrozen control stage lies beside the frozen one, to compare them."""
-    return run / ("control_unfrozen" if stage == "control" and unfrozen else stage)
+    """Folder of a stage; what follows from an unfrozen generator lies beside the frozen, to compare them."""
+    return run / (f"{stage}_unfrozen" if unfrozen and stage in ("control", "refiner") else stage)
 
 
 def load_generator(run: Path, configuration: Configuration, allow_download: bool = False) -> Generator:
