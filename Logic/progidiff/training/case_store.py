@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from progidiff.prompts import organ_table
 from progidiff.volumes.volume import Volume
 
 # Voxel axes of the canonical axial orientation expressed in RAS: i → left, j → posterior, k → superior.
@@ -31,6 +32,9 @@ class PackedCase:
         organs: label numbers that were annotated in this case; others are unknown, not absent.
         domain: "CT", "MR", "phantom" or "labels".
         checked: by label number, (K,) which slices are truth; None where the whole volume is. Not saved.
+        findings: uint8 (K, J, I), numbers of findings such as the liver's tumor, else 0; in `label` these
+            voxels have the number of the organ. None where there are none.
+        annotated_findings: numbers of the findings that were annotated, present or not; others are unknown.
     """
 
     id: str
@@ -40,6 +44,8 @@ class PackedCase:
     organs: tuple[int, ...]
     domain: str
     checked: dict[int, NDArray[np.bool_]] | None = None
+    findings: NDArray[np.uint8] | None = None
+    annotated_findings: tuple[int, ...] = ()
 
     def known_on(self, k: int) -> list[int]:
         """Label numbers that are annotated on one slice."""
@@ -47,11 +53,19 @@ class PackedCase:
             return list(self.organs)
         return [organ for organ in self.organs if self.checked[organ][k]]
 
+    def knows_finding(self, number: int) -> bool:
+        """Whether `findings` is the truth for one finding: it was annotated, or a phantom cannot have it."""
+        return number in self.annotated_findings or self.domain == "phantom"
+
     def save(self, path: Path) -> None:
         """Write the case to `path` (.npz, no pickles)."""
         arrays = {"label": self.label, "spacing": np.asarray(self.spacing), "organs": np.asarray(self.organs)}
         if self.image is not None:
             arrays["image"] = self.image
+        if self.findings is not None:
+            arrays["findings"] = self.findings
+        if self.annotated_findings:
+            arrays["annotated_findings"] = np.asarray(self.annotated_findings)
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
     @classmethod
@@ -59,10 +73,17 @@ class PackedCase:
         """Read a case written by :meth:`save`; the domain is the part of the name before `__`."""
         domain, _, case_id = path.stem.partition("__")
         with np.load(path, allow_pickle=False) as arrays:
-            image = arrays["image"] if "image" in arrays.files else None
             k, j, i = (float(v) for v in arrays["spacing"])
-            organs = tuple(int(v) for v in arrays["organs"])
-            return cls(case_id, image, arrays["label"], (k, j, i), organs, domain)
+            return cls(
+                case_id,
+                arrays["image"] if "image" in arrays.files else None,
+                arrays["label"],
+                (k, j, i),
+                tuple(int(v) for v in arrays["organs"]),
+                domain,
+                findings=arrays["findings"] if "findings" in arrays.files else None,
+                annotated_findings=tuple(int(v) for v in arrays.get("annotated_findings", ())),
+            )
 
 
 def to_canonical_axes(array: NDArray, affine: NDArray) -> tuple[NDArray, tuple[float, float, float]]:
@@ -100,15 +121,17 @@ def pack_case(
     label: Volume,
     organs: tuple[int, ...],
     domain: str,
+    findings: tuple[int, ...] = (),
 ) -> PackedCase:
     """Pack one case.
 
     Args:
         case_id: name of the case.
         image: (I, J, K) normalised intensities in [−1, 1] on the grid of `label`, or None.
-        label: organ numbers.
+        label: organ numbers, and those of findings.
         organs: numbers that were annotated.
         domain: "CT", "MR", "phantom" or "labels".
+        findings: numbers of the findings that were annotated.
     """
     labels, spacing = to_canonical_axes(label.array.astype(np.uint8), label.affine)
     grey = None
@@ -119,7 +142,26 @@ def pack_case(
         labels = labels[:, ::stride, ::stride]
         grey = grey[:, ::stride, ::stride] if grey is not None else None
         spacing = (spacing[0], spacing[1] * stride, spacing[2] * stride)
-    return PackedCase(case_id, grey, labels, spacing, organs, domain)
+    marked = np.where(np.isin(labels, findings), labels, np.uint8(0)) if findings else None
+    return PackedCase(
+        case_id,
+        grey,
+        labels if marked is None else _as_organs(labels),
+        spacing,
+        organs,
+        domain,
+        findings=marked if marked is not None and marked.any() else None,
+        annotated_findings=findings,
+    )
+
+
+def _as_organs(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The label map with each finding's voxels counted as its organ's."""
+    table = np.arange(256, dtype=np.uint8)
+    for finding in organ_table().findings:
+        assert finding.within is not None
+        table[finding.label] = organ_table().by_id(finding.within).label
+    return table[label]
 
 
 def load_packed(folder: Path, domains: set[str] | None = None) -> list[PackedCase]:

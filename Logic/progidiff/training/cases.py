@@ -10,7 +10,8 @@ Three layouts are recognised, each also somewhere below the folder that is named
   `PREFIX_labels.json` (`{"1": "liver"}`) or `PREFIX_labels.ctbl` (a Slicer colour table), where PREFIX
   begins NAME.
 
-Label names are matched to organs through the organ table, in any of its languages.
+Label names are matched to organs through the organ table, in any of its languages, and to findings in them
+as `finding_names` says. A finding is read only where its organ is labelled too; its voxels are the organ's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from progidiff.errors import CasesError
 from progidiff.prompts.organ_table import name_key, organ_table
+from progidiff.training.finding_names import is_cyst, match_findings, pairs_without_side
 from progidiff.volumes import read_label, read_volume
 from progidiff.volumes.volume import Grid, Modality, Volume
 
@@ -52,9 +54,10 @@ class Case:
         id: unique among the cases found together.
         layout: which convention it was found in.
         image_path: None where there is a label map alone.
-        label_path: one label map, or a mask for each organ id, or None.
+        label_path: one label map, or a mask for each id of an organ or finding, or None.
         names: what the data set calls the values of its label map, {value: name}; empty for masks.
         modality: what the data set says, or "unknown".
+        unclear: names of findings that are left out: their organ is not certain, or not labelled.
     """
 
     id: str
@@ -63,13 +66,21 @@ class Case:
     label_path: Path | dict[str, Path] | None
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     modality: Modality = "unknown"
+    unclear: tuple[str, ...] = ()
 
     @property
     def organs(self) -> frozenset[str]:
         """Ids of the organs this data set annotates. The others are unknown here, not absent."""
         if isinstance(self.label_path, dict):
-            return frozenset(self.label_path)
+            return frozenset(self.label_path) - set(organ_table().finding_ids)
         return frozenset(_values_by_organ(self.names)) if self.label_path else frozenset()
+
+    @property
+    def findings(self) -> frozenset[str]:
+        """Ids of the findings, such as "liver_tumor", that this data set annotates; they may be absent."""
+        if isinstance(self.label_path, dict):
+            return frozenset(self.label_path) & set(organ_table().finding_ids)
+        return frozenset(_values_by_finding(self.names)) if self.label_path else frozenset()
 
     @property
     def has_label(self) -> bool:
@@ -93,12 +104,13 @@ class Case:
         modality = image.modality if image.modality != "unknown" else self.modality
         return replace(image, modality=modality, name=self.id)
 
-    def load_label(self, grid: Grid | Volume | None = None) -> Volume:
+    def load_label(self, grid: Grid | Volume | None = None, findings: bool = False) -> Volume:
         """The label map, uint8 with the organ table's numbers; other structures become 0.
 
         Args:
             grid: the image's, if it has been read already; otherwise the image is read for it. A case
                 without image keeps the label's own grid.
+            findings: voxels of a finding have its number; otherwise they have that of its organ.
 
         Raises:
             CasesError: no label, label and image on different grids, or values the data set's list of
@@ -108,9 +120,9 @@ class Case:
         if grid is None and self.image_path is not None:
             grid = self.load_image()
         if isinstance(self.label_path, dict):
-            label = self._merge_masks(self.label_path)
+            label = self._merge_masks(self.label_path, findings)
         elif self.label_path is not None and self.organs:
-            label = self._translate(read_label(self.label_path))
+            label = self._translate(read_label(self.label_path), findings)
         else:
             raise CasesError(
                 f"The case “{self.id}” has no label of a known organ.",
@@ -118,12 +130,12 @@ class Case:
             )
         return label if grid is None else self._on_grid(label, grid)
 
-    def load(self) -> tuple[Volume, Volume]:
-        """Image and label map on one grid; raises as `load_image` and `load_label`."""
+    def load(self, findings: bool = False) -> tuple[Volume, Volume]:
+        """Image and label map on one grid; `findings` and errors as of `load_image` and `load_label`."""
         image = self.load_image()
-        return image, self.load_label(image)
+        return image, self.load_label(image, findings)
 
-    def _translate(self, label: Volume) -> Volume:
+    def _translate(self, label: Volume, findings: bool) -> Volume:
         """The data set's values → our organ numbers."""
         unknown = sorted(set(np.unique(label.array).tolist()) - set(self.names) - {0})
         if unknown:
@@ -134,17 +146,19 @@ class Case:
         table = np.zeros(int(max([*self.names, 0])) + 1, np.uint8)
         for organ, values in _values_by_organ(self.names).items():
             table[list(values)] = organ_table().by_id(organ).label
+        for finding, values in _values_by_finding(self.names).items():
+            table[list(values)] = _number(finding, findings)
         return replace(label, array=table[label.array], name=self.id)
 
-    def _merge_masks(self, paths: dict[str, Path]) -> Volume:
-        """One label map of many masks; where masks overlap the later organ of the table wins."""
+    def _merge_masks(self, paths: dict[str, Path], findings: bool) -> Volume:
+        """One label map of many masks; where masks overlap, a finding or the table's later organ wins."""
         merged: Volume | None = None
         for organ in sorted(paths, key=lambda organ_id: organ_table().by_id(organ_id).label):
             mask = read_label(paths[organ])
             if merged is None:
                 merged = replace(mask, array=np.zeros(mask.shape, np.uint8), name=self.id)
             mask = self._on_grid(mask, merged)
-            merged.array[mask.array > 0] = organ_table().by_id(organ).label
+            merged.array[mask.array > 0] = _number(organ, findings)
         if merged is None:
             raise CasesError(f"The case “{self.id}” has no masks.", "Add them, or leave the case out.")
         return merged
@@ -231,7 +245,8 @@ def _nnunet_cases(folder: Path) -> list[Case]:
         if stem in label_files:  # old sets without channel number, whose ids may end in four digits
             case_id, channel = stem, ""
         if channel in ("", "0000"):
-            cases[case_id] = Case(case_id, "nnunet", path, label_files.get(case_id), names, modality)
+            label = label_files.get(case_id)
+            cases[case_id] = Case(case_id, "nnunet", path, label, names, modality, _unclear(names))
     orphans = sorted(set(label_files) - set(cases))
     if orphans:
         raise CasesError(
@@ -279,14 +294,15 @@ def _totalsegmentator_case(folder: Path) -> Case:
     image = next((p for name in ("ct", "mri") for p in _files(folder, FLAT_ENDINGS, name).values()), None)
     if image is None:
         raise CasesError(f"“{folder}” has segmentations but neither ct nor mri.", "Add the image.")
-    masks: dict[str, Path] = {}
-    for name, path in _files(folder / "segmentations", FLAT_ENDINGS).items():
+    files = _files(folder / "segmentations", FLAT_ENDINGS)
+    found = match_findings(tuple(files))
+    masks = {finding: files[name] for name, finding in found.ids.items()}
+    for name, path in files.items():
         organ = organ_table().by_name(name)
         if organ is not None and not _is_part(organ.id, name):
             masks[organ.id] = path
-    return Case(
-        folder.name, "totalsegmentator", image, masks or None, modality=_modality(image.name.split(".")[0])
-    )
+    modality = _modality(image.name.split(".")[0])
+    return Case(folder.name, "totalsegmentator", image, masks or None, {}, modality, found.unclear)
 
 
 # --- images and labels side by side ----------------------------------------------------------------
@@ -306,7 +322,9 @@ def _flat_cases(folder: Path, labels: Mapping[int, str]) -> list[Case]:
         # "totalseg_labels.json" also serves "totalseg_example": the longest prefix counts
         names = lists[max(prefixes, key=len)] if prefixes else given
         image, label = images.get(case_id), label_files.get(case_id)
-        cases.append(Case(case_id, "flat", image, label, names if label else {}, _modality(folder.name)))
+        names = names if label else {}
+        modality = _modality(folder.name)
+        cases.append(Case(case_id, "flat", image, label, names, modality, _unclear(names)))
     return cases
 
 
@@ -359,6 +377,31 @@ def _values_by_organ(names: Mapping[int, tuple[str, ...]]) -> dict[str, tuple[in
     return {organ: tuple(found) for organ, found in whole.items()}
 
 
+def _values_by_finding(names: Mapping[int, tuple[str, ...]]) -> dict[str, tuple[int, ...]]:
+    """Finding id → the values of the label map that make it up."""
+    ids = match_findings(_all(names)).ids
+    values: dict[str, list[int]] = {}
+    for value, several in names.items():
+        for finding in {ids[name] for name in several if name in ids}:
+            if not any(is_cyst(name) for name in several):
+                values.setdefault(finding, []).append(value)
+    return {finding: tuple(found) for finding, found in values.items()}
+
+
+def _unclear(names: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+    return match_findings(_all(names)).unclear
+
+
+def _all(names: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(name for several in names.values() for name in several)
+
+
+def _number(structure: str, findings: bool) -> int:
+    """The value of an organ or finding in label maps; without `findings`, that of the finding's organ."""
+    entry = organ_table().by_id(structure)
+    return entry.label if findings or entry.within is None else organ_table().by_id(entry.within).label
+
+
 def _is_part(organ: str, name: str) -> bool:
     return any(name_key(name) in part for part in _PARTS.get(organ, ()))
 
@@ -373,11 +416,11 @@ def _is_whole(organ: str, names: set[str]) -> bool:
 
 def _checked(names: Mapping[int, tuple[str, ...]], source: Path) -> Mapping[int, tuple[str, ...]]:
     if not _values_by_organ(names):
-        listed = _listing([name for several in names.values() for name in several])
-        raise CasesError(
-            f"“{source}” names no organ that is known: {listed}.",
-            "Use the organs' usual names; `progidiff` knows those of its organ table.",
-        )
+        remedy = "Use the organs' usual names; `progidiff` knows those of its organ table."
+        if pairs := pairs_without_side(_all(names)):
+            remedy = f"Label the right and the left one apart: {_listing(pairs)}."
+        listed = _listing(list(_all(names)))
+        raise CasesError(f"“{source}” names no organ that is known: {listed}.", remedy)
     return names
 
 

@@ -73,6 +73,11 @@ def without_labels(folders: Sequence[Path]) -> list[str]:
     return sorted(case.id for folder in folders for case in find_cases(folder) if not case.has_label)
 
 
+def unclear_findings(folders: Sequence[Path]) -> list[str]:
+    """Names of labelled findings that cannot be learnt: their organ is not certain, or not labelled."""
+    return sorted({name for folder in folders for case in find_cases(folder) for name in case.unclear})
+
+
 def _held_out(cases: Sequence[Case], fold: tuple[int, int] | None) -> list[str]:
     """Ids of the cases that a fold keeps aside for measuring."""
     if fold is None:
@@ -158,9 +163,10 @@ def _pack(case: Case) -> PackedCase:
     name = _file_name(case.id)
     if not case.has_image:
         return pack_case(name, None, case.load_label(), organs, "labels")
-    image, label = case.load()
+    image, label = case.load(findings=True)
     normalised = normalise(image)
-    return pack_case(name, normalised.array, label, organs, normalised.modality)
+    findings = tuple(sorted(organ_table().by_id(finding).label for finding in case.findings))
+    return pack_case(name, normalised.array, label, organs, normalised.modality, findings)
 
 
 def _paint(case: Case, number: int, name: str) -> PackedCase:
@@ -231,7 +237,7 @@ def _fingerprint(case: Case) -> str:
         if path is not None:
             state = path.stat()
             marks.append((name, path.name, state.st_size, state.st_mtime_ns))
-    return _digest(marks, sorted(case.names.items()), case.modality, case.layout)
+    return _digest(marks, sorted(case.names.items()), case.modality, case.layout, *sorted(case.findings))
 
 
 def _digest(*values: object) -> str:

@@ -51,7 +51,8 @@ class Recipe:
         text_model: BERT to start from, a folder or a hub id such as "dmis-lab/biobert-v1.1", which stays
             frozen; "" trains a small one of its own.
         vocabulary: tokens of the own tokenizer.
-        lesions: how often an organ that can have one gets a synthesised lesion; 0 trains organs only.
+        lesions: how often an organ that can have one gets a synthesised lesion, where no real one is
+            labelled; 0 trains organs only.
         appearance: strength of the appearance randomisation, 0…1.
         depths: slices of the training pieces; each batch takes one of them.
         default_steps, eta: of sampling, see `TextDiffSegPipeline`.
@@ -213,9 +214,7 @@ class TextDiffSegRun:
             "- Cases: " + ", ".join(f"{n} {domain}" for domain, n in domains.items()),
             f"- Left out for comparison: {_words(recipe.without) or 'nothing'}",
             f"- Text encoder: {recipe.text_model or 'a small BERT, trained with the rest'}",
-            "- Findings: "
-            + (self.pipeline.config.findings or "none")
-            + " (learnt from synthesised lesions only: no figure for real ones)",
+            f"- Findings: {self.pipeline.config.findings or 'none'} (learnt from {self._lesions()})",
             f"- Sampling: {recipe.default_steps} steps, eta {recipe.eta:g}",
             "",
             "| part | parameters |",
@@ -223,6 +222,12 @@ class TextDiffSegRun:
             *(f"| {name} | {count:.2f} M |" for name, count in counts.items()),
         ]
         return "\n".join(lines) + "\n"
+
+    def _lesions(self) -> str:
+        labelled = sum(bool(case.annotated_findings) for case in self.cases)
+        if not labelled:
+            return "synthesised lesions only: no figure for real ones"
+        return f"synthesised lesions and real ones, looked for in {labelled} of the cases"
 
 
 def recipe_with(values: Mapping[str, Any]) -> Recipe:

@@ -1,4 +1,7 @@
-"""Random organ-centred pieces of volumes, as the 3D model will see them, some with a synthesised lesion."""
+"""Random organ-centred pieces of volumes, as the 3D model will see them, some with a lesion.
+
+Lesions are real where a case has labelled ones, and synthesised elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from progidiff.training.lesions import finding_in, lesion_cover, paint_lesion
 from progidiff.training.slice_data import OrganSlices
 
 _THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, up to this distance
+_ASKED = 0.5  # how often a lesion that is there is asked for, rather than its organ
 _ABSENT = 0.2  # how often a lesion is asked for that is not there, as a share of those that are
 _TILT = 0.05  # how far consecutive slices slide against each other, mm a mm
 
@@ -68,7 +72,8 @@ class OrganVolumes(OrganSlices):
         crop: edge of the piece in pixels.
         depths: numbers of slices; each batch takes one of them.
         organs, beyond_mm, appearance: see `OrganSlices`.
-        lesions: how often an organ that can have one gets a lesion; half of these ask for the lesion.
+        lesions: how often an organ that can have one gets a synthesised lesion. Half of the pieces with a
+            lesion, of either kind, ask for it; 0 asks for no lesions at all.
     """
 
     def __init__(
@@ -125,7 +130,7 @@ class OrganVolumes(OrganSlices):
             organ,
             float(pixel),
         )
-        self._draw_finding(piece, slice_mm, rng)
+        self._draw_finding(piece, _real_lesion(case, organ, numbers, grid), slice_mm, rng)
         return piece
 
     def _slice_numbers(
@@ -155,13 +160,20 @@ class OrganVolumes(OrganSlices):
         shift = height[:, None] * rng.normal(0, _TILT, 2) / size_mm * 2
         return grid + torch.from_numpy(shift).float()[:, None, None]
 
-    def _draw_finding(self, piece: _Piece, slice_mm: float, rng: np.random.Generator) -> None:
-        """Puts a lesion into the organ of a piece, in place, and asks for it every second time.
+    def _draw_finding(
+        self, piece: _Piece, real: Tensor | None, slice_mm: float, rng: np.random.Generator
+    ) -> None:
+        """Asks a piece for the finding in its organ now and then, in place.
 
-        Now and then an organ without one is asked for it, where the answer is "nothing here".
+        Where a real lesion is in sight it is asked for, else one may be put in and asked for. Now and then
+        an organ that is known to have none is asked for it, where the answer is "nothing here".
         """
         finding, chance = finding_in(piece.asked), rng.random(2)
-        if finding is None or not piece.checked.all():
+        if finding is None or not self.lesions or not piece.checked.all():
+            return
+        if real is not None and real.any():
+            if chance[1] < _ASKED:
+                piece.asked, piece.mask = finding.label, real
             return
         cover = None
         if chance[0] < self.lesions:
@@ -169,7 +181,18 @@ class OrganVolumes(OrganSlices):
             cover = lesion_cover(piece.mask.numpy() > 0.5, size, rng)
         if cover is not None:
             piece.image = torch.from_numpy(paint_lesion(piece.image.numpy(), cover, rng)).clamp(-1, 1)
-            if chance[1] < 0.5:
+            if chance[1] < _ASKED:
                 piece.asked, piece.mask = finding.label, torch.from_numpy(cover)
-        elif chance[1] < self.lesions * _ABSENT:
+        elif real is not None and chance[1] < self.lesions * _ABSENT:
             piece.asked, piece.mask = finding.label, torch.zeros_like(piece.mask)
+
+
+def _real_lesion(case: PackedCase, organ: int, numbers: np.ndarray, grid: Tensor) -> Tensor | None:
+    """How much of each voxel of a piece is a real lesion in the organ; None where nobody looked for any."""
+    finding = finding_in(organ)
+    if finding is None or not case.knows_finding(finding.label):
+        return None
+    if case.findings is None:
+        return torch.zeros(grid.shape[:3])
+    marked = torch.from_numpy(case.findings[numbers] == finding.label)[:, None].float()
+    return F.grid_sample(marked, grid, align_corners=False)[:, 0]
