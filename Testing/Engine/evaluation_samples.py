@@ -35,10 +35,12 @@ LIVER = box_mask((4, 6, 3), (12, 12, 8))
 SPLEEN = box_mask((20, 14, 4), (6, 8, 5))
 
 
-def label_of(masks: dict[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+def label_of(masks: dict[str, NDArray[np.bool_]], findings: bool = False) -> NDArray[np.uint8]:
+    """A later mask wins; without `findings` these count as their organ."""
     label = np.zeros(SHAPE, np.uint8)
-    for organ, mask in masks.items():
-        label[mask] = organ_table().by_id(organ).label
+    for structure, mask in masks.items():
+        entry = organ_table().by_id(structure)
+        label[mask] = (entry if findings or entry.within is None else organ_table().by_id(entry.within)).label
     return label
 
 
@@ -50,11 +52,12 @@ class TinyCase:
     masks: dict[str, NDArray[np.bool_]]
     organs: tuple[str, ...] = ("liver", "spleen", "gallbladder")
     broken: bool = False
+    findings: tuple[str, ...] = ()
 
-    def load(self) -> tuple[Volume, Volume]:
+    def load(self, findings: bool = False) -> tuple[Volume, Volume]:
         if self.broken:
             raise VolumeError(f"{self.id} is damaged.", "Copy it again.")
-        label = Volume(label_of(self.masks), GRID.affine, "CT", self.id)
+        label = Volume(label_of(self.masks, findings), GRID.affine, "CT", self.id)
         return Volume(label.array.astype(np.float32), GRID.affine, "CT", self.id), label
 
 
@@ -81,6 +84,7 @@ class FakeSegmenter:
     model_hash: str = "f" * 64
     device: str = "cpu"
     adapter: str = ""
+    findings: tuple[str, ...] = ()
     asked: list[tuple[str, str, int]] = field(default_factory=list)
 
     def prepare(self, volume: Volume, modality: str = "auto") -> Volume:

@@ -14,6 +14,7 @@ from evaluation_samples import (
     SPLEEN,
     FakeSegmenter,
     TinyCase,
+    box_mask,
     proposal_of,
     tiny_cases,
     write_labels,
@@ -24,6 +25,7 @@ from progidiff.evaluation.calibration import BinnedRate
 from progidiff.evaluation.evaluate import plain_target
 from progidiff.evaluation.measure import measure_organ
 from progidiff.evaluation.records import CaseRecord
+from progidiff.evaluation.summary import summarise_cohort
 from progidiff.proposals import ProposalSet
 from progidiff.volumes import write_volume
 
@@ -194,3 +196,37 @@ def test_a_label_map_on_another_grid_is_refused(tmp_path: Path) -> None:
 def test_records_survive_json(tmp_path: Path) -> None:
     record = evaluate(FakeSegmenter(), tiny_cases()[:1], tmp_path).records[0]
     assert CaseRecord.from_json(json.loads(json.dumps(record.to_json(), allow_nan=False))) == record
+
+
+LESION = box_mask((8, 10, 5), (4, 4, 4))
+
+
+def tumor_case() -> TinyCase:
+    masks = {"liver": LIVER, "spleen": SPLEEN, "liver_tumor": LESION}
+    return TinyCase("btcv_0001", masks, findings=("liver_tumor",))
+
+
+def test_findings_are_measured_only_of_models_that_draw_them(tmp_path: Path) -> None:
+    without = evaluate(FakeSegmenter(), [tumor_case()], tmp_path / "a").records[0]
+    assert [organ.organ for organ in without.organs] == ["spleen", "gallbladder", "liver"]
+    liver = without.by_organ("liver")
+    assert liver is not None
+    assert (liver.dice, liver.reference_ml) == (1.0, pytest.approx(12 * 12 * 8 * 0.016))
+    record = evaluate(FakeSegmenter(findings=("liver_tumor",)), [tumor_case()], tmp_path / "b").records[0]
+    assert [organ.organ for organ in record.organs] == ["spleen", "gallbladder", "liver", "liver_tumor"]
+    liver, tumor = record.by_organ("liver"), record.by_organ("liver_tumor")
+    assert liver is not None
+    assert tumor is not None
+    assert liver.reference_ml == pytest.approx(12 * 12 * 8 * 0.016)  # a lesion is part of its organ
+    assert (tumor.dice, tumor.reference_ml) == (1.0, pytest.approx(4**3 * 0.016))
+
+
+def test_findings_are_in_the_table_but_in_no_mean(tmp_path: Path) -> None:
+    model = FakeSegmenter(findings=("liver_tumor",))
+    found = evaluate(model, [tumor_case()], tmp_path / "a", paraphrase_cases=1)
+    summary = summarise_cohort(found.records)
+    assert "liver_tumor" in summary["organs"]
+    assert [row["organs"] for row in summary["groups"].values()] == [["spleen", "gallbladder", "liver"]]
+    assert set(summary["paraphrases"]) == {"spleen", "liver"}
+    alone = evaluate(model, [tumor_case()], tmp_path / "b", organs=["liver_tumor"])
+    assert summarise_cohort(alone.records)["groups"] == {}

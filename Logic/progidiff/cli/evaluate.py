@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="denoising steps (default: the model's own)")
     add("--seed", type=int, default=0, help="of proposals and of the jitter control (default 0)")
     add("--cases", default="", metavar="IDS", help="case ids joined by commas, or a file with one a line")
-    add("--organs", default="", metavar="NAMES", help="organs joined by commas (default: all annotated)")
+    add("--organs", default="", metavar="NAMES", help="organs and findings joined by commas (default: all)")
     add("--max-cases", type=int, metavar="N", help="only the first N cases")
     add("--phantoms", type=int, default=0, metavar="N", help="also measure N phantoms each of CT and MR")
     add("--paraphrases", type=int, default=0, metavar="N", help="try ten wordings on the first N cases")
@@ -142,12 +142,14 @@ def _listed(text: str) -> list[str]:
 
 def _organ_ids(text: str) -> list[str]:
     from progidiff.prompts import organ_table
+    from progidiff.prompts.organ_table import name_key
 
     organs = []
     for name in _listed(text):
-        organ = organ_table().by_name(name)
+        finding = (f for f in organ_table().findings if name_key(name) in (name_key(f.id), name_key(f.name)))
+        organ = organ_table().by_name(name) or next(finding, None)
         if organ is None:
-            known = ", ".join(organ.name for organ in organ_table().organs)
+            known = ", ".join(o.name for o in (*organ_table().organs, *organ_table().findings))
             raise UsageError(f"“{name}” is not an organ of the table.", f"Choose from: {known}.")
         organs.append(organ.id)
     return organs

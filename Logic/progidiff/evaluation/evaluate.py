@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -38,8 +38,14 @@ class EvaluationCase(Protocol):
     @property
     def organs(self) -> Iterable[str]: ...
 
-    def load(self) -> tuple[Volume, Volume]:
-        """Image, and label map with the organ table's numbers on the same grid."""
+    @property
+    def findings(self) -> Iterable[str]: ...
+
+    def load(self, findings: bool = False) -> tuple[Volume, Volume]:
+        """Image, and label map with the organ table's numbers on the same grid.
+
+        Voxels of a finding have the number of its organ, or with `findings` their own.
+        """
         ...
 
 
@@ -65,7 +71,11 @@ class PhantomCase:
 
         return tuple(organ.id for organ in organ_table().organs)
 
-    def load(self) -> tuple[Volume, Volume]:
+    @property
+    def findings(self) -> tuple[str, ...]:
+        return ()
+
+    def load(self, findings: bool = False) -> tuple[Volume, Volume]:
         from progidiff.training.phantom import make_phantom
 
         return make_phantom(self.seed, self.modality)
@@ -77,7 +87,7 @@ class Settings:
 
     Attributes:
         steps: denoising steps; None for the model's own default.
-        organs: organ ids to ask for; empty for every organ that is annotated.
+        organs: ids of the organs and findings to ask for; empty for all that are annotated.
         tolerance_mm: of the surface Dice.
         paraphrases: whether to ask again in the ten held-out wordings, one proposal each.
     """
@@ -122,7 +132,8 @@ def evaluate(
 
     Args:
         model: a segmenter, or finished label maps of a deterministic model.
-        cases: what to measure on; organs that a case does not annotate are skipped.
+        cases: what to measure on; organs that a case does not annotate are skipped, and findings that the
+            model does not draw.
         output: folder; ``cases/ID.KEY.json`` is written there after each case.
         paraphrase_cases: on how many of the first cases all paraphrases are tried too.
         labels_by: who made the labels, for the report.
@@ -155,8 +166,8 @@ def _evaluate_case(
     predictor: Predictor, case: EvaluationCase, settings: Settings, output: Path, labels_by: str
 ) -> tuple[CaseRecord, bool]:
     """The record of a case, and whether an earlier run had finished it."""
-    image, label = case.load()
-    organs = _organs_to_ask(case, settings)
+    image, label = case.load(findings=bool(predictor.findings))
+    organs = _organs_to_ask(case, settings, predictor.findings)
     key = _key(predictor, image, label, settings, organs)
     path = output / "cases" / f"{case.id.replace('/', '_')}.{key[:_KEY_LETTERS]}.json"
     finished = path.is_file()
@@ -171,12 +182,13 @@ def _evaluate_case(
     return record, finished
 
 
-def _organs_to_ask(case: EvaluationCase, settings: Settings) -> list[str]:
-    """The annotated organs that are wanted, in the organ table's order."""
+def _organs_to_ask(case: EvaluationCase, settings: Settings, drawn: Collection[str]) -> list[str]:
+    """What is wanted of the annotated organs and of findings that the model draws, in the table's order."""
     from progidiff.prompts import organ_table
 
-    wanted = set(case.organs) & set(settings.organs or case.organs)
-    return [organ.id for organ in organ_table().organs if organ.id in wanted]
+    annotated = {*case.organs, *(set(case.findings) & set(drawn))}
+    wanted = annotated & set(settings.organs or annotated)
+    return [o.id for o in (*organ_table().organs, *organ_table().findings) if o.id in wanted]
 
 
 def _measure_case(
@@ -189,8 +201,6 @@ def _measure_case(
     organs: Sequence[str],
     key: str,
 ) -> CaseRecord:
-    from progidiff.prompts import organ_table
-
     started = time.perf_counter()
     prepared = predictor.prepare(case.id, image)
     record = CaseRecord(
@@ -208,9 +218,17 @@ def _measure_case(
         seconds_prepare=round(time.perf_counter() - started, 3),
     )
     for organ in organs:
-        reference = label.array == organ_table().by_id(organ).label
+        reference = np.isin(label.array, _numbers(organ))
         record.organs.append(_measure_target(predictor, prepared, organ, reference, settings))
     return record
+
+
+def _numbers(organ: str) -> list[int]:
+    """An organ's number and those of the findings in it, which are part of it; a finding's own."""
+    from progidiff.prompts import organ_table
+
+    table = organ_table()
+    return [table.by_id(organ).label, *(f.label for f in table.findings if f.within == organ)]
 
 
 def _measure_target(
@@ -228,7 +246,8 @@ def _measure_target(
         tolerance_mm=settings.tolerance_mm,
         deterministic=predictor.deterministic,
     )
-    if settings.paraphrases and not predictor.deterministic and reference.any():
+    is_finding = organ in predictor.findings  # there are no held-out wordings of these
+    if settings.paraphrases and not predictor.deterministic and not is_finding and reference.any():
         _measure_paraphrases(record, predictor, prepared, organ, reference)
     return record
 
@@ -237,7 +256,8 @@ def plain_target(organ: str) -> Target:
     """What "segment the ORGAN" asks for: the wording of every figure that is not about wordings."""
     from progidiff.prompts import organ_table, parse_prompt
 
-    return parse_prompt(f"segment the {organ_table().by_id(organ).name}")[0]
+    table = organ_table()
+    return parse_prompt(f"segment the {table.by_id(organ).name}", table.finding_ids)[0]
 
 
 def _measure_paraphrases(

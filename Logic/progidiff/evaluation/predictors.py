@@ -22,12 +22,14 @@ class Predictor(Protocol):
 
     Attributes:
         deterministic: True when it gives label maps: one answer, no probabilities.
+        findings: ids of what it draws besides organs, such as "liver_tumor".
     """
 
     model_id: str
     model_hash: str
     device: str
     deterministic: bool
+    findings: tuple[str, ...]
 
     def prepare(self, case_id: str, image: Volume) -> Any: ...
 
@@ -47,6 +49,7 @@ class SegmenterPredictor:
         self.model_id = segmenter.model_id + adapter
         self.model_hash = segmenter.model_hash
         self.device = str(segmenter.device)
+        self.findings = segmenter.findings
 
     def prepare(self, case_id: str, image: Volume) -> Any:
         return self.segmenter.prepare(image)
@@ -70,6 +73,7 @@ class LabelMapPredictor:
 
     deterministic = True
     device = ""
+    findings: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, name: str = "") -> None:
         files = sorted(folder.rglob("*.nii.gz"))

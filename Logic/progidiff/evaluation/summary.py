@@ -44,9 +44,12 @@ def summarise_cohorts(records: Sequence[CaseRecord], baseline: Sequence[CaseReco
 
 
 def summarise_cohort(records: Sequence[CaseRecord], baseline: Sequence[CaseRecord] = ()) -> Json:
-    """All figures of one cohort as plain JSON; see `report` for what they mean."""
+    """All figures of one cohort as plain JSON; see `report` for what they mean. Findings enter no mean."""
+    from progidiff.prompts import organ_table
+
     organs = _organs(records)
-    groups = _groups(organs)
+    findings = organ_table().finding_ids
+    groups = _groups([organ for organ in organs if organ not in findings])
     return {
         "kind": records[0].kind,
         "labels_by": sorted({r.labels_by for r in records}),
@@ -99,18 +102,20 @@ def patient_means(records: Sequence[CaseRecord], organs: Sequence[str], value: V
 
 
 def _organs(records: Sequence[CaseRecord]) -> list[str]:
-    """The organs that were measured in any case, in the organ table's order."""
+    """The organs, and findings, that were measured in any case, in the organ table's order."""
     from progidiff.prompts import organ_table
 
     measured = {organ.organ for record in records for organ in record.organs}
-    return [organ.id for organ in organ_table().organs if organ.id in measured]
+    return [o.id for o in (*organ_table().organs, *organ_table().findings) if o.id in measured]
 
 
 def _groups(organs: Sequence[str]) -> dict[str, list[str]]:
     """The organ groups that can be averaged: a group with a missing organ would flatter or punish."""
     from progidiff.prompts import organ_table
 
-    groups = {}
+    groups: dict[str, list[str]] = {}
+    if not organs:
+        return groups
     if set(SYNAPSE_ORGANS) <= set(organs):
         groups["synapse_8"] = list(SYNAPSE_ORGANS)
     everything = [organ.id for organ in organ_table().organs]
