@@ -141,7 +141,8 @@ def test_a_generator_trained_after_control_does_not_fit(copy: Path) -> None:
 
 def test_frozen_and_unfrozen_can_be_compared_in_one_run(copy: Path) -> None:
     run = TrainingRun(copy, device="cpu", unfrozen=True)
-    run.train("control")
+    for stage in ("control", "refiner"):
+        run.train(stage)
     frozen = load_file(copy / "generator" / "parts" / "unet" / "diffusion_pytorch_model.safetensors")
     moved = load_file(copy / "control_unfrozen" / "parts" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any(not torch.equal(frozen[name], moved[name]) for name in frozen)
