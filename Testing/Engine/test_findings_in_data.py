@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from progidiff.cli import train_textdiffseg
+from progidiff.cli.main import main
 from progidiff.errors import CasesError
 from progidiff.prompts import organ_table
 from progidiff.training import pack, volume_data
@@ -115,6 +117,15 @@ def test_ambiguous_tumors_are_left_out_with_a_word(tmp_path: Path, labels: dict,
     assert not organs[:, 3].any()
     np.testing.assert_array_equal(organs, marked)
     assert pack.unclear_findings([tmp_path]) == [word]
+
+
+def test_training_says_which_tumors_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = nnunet(tmp_path / "data", {"liver": 1, "pancreas": 2, "tumor": 3}, rows(0, 1, 2, 3))
+    monkeypatch.setattr(train_textdiffseg, "train", lambda *_: "trained")
+    assert main(["train", "textdiffseg", "--data", str(data), "--output", str(tmp_path / "run")]) == 0
+    assert "their organ is not certain or not labelled: tumor\ntrained" in capsys.readouterr().err
 
 
 def test_totalsegmentator_folders_with_lesions(tmp_path: Path) -> None:
