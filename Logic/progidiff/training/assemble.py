@@ -55,6 +55,7 @@ def assemble(
     summaries = _summaries(run, configuration, unfrozen)
     measured = _read_report(report)
     pipeline = load_pipeline(run, configuration, unfrozen=unfrozen, allow_download=allow_download)
+    _check_order(run, summaries, unfrozen)
     data = json.loads((run / "training_data.json").read_text(encoding="utf-8"))
     data["stages"] = summaries
     final = run / configuration.name
@@ -168,20 +169,25 @@ def model_card(
 
 
 def _summaries(run: Path, configuration: Configuration, unfrozen: bool) -> list[Json]:
-    """Each stage's summary, in order; what a stage was built on must be what is there now."""
+    """Each stage's summary, in order."""
     summaries = []
     for stage in (name for name in STAGES if name in configuration.stages):
         summary = stage_summary(stage_folder(run, stage, unfrozen))
         if summary is None:
             raise UsageError(f"The stage {stage} of {run} has not ended.", f"First: train {stage}.")
-        for name, then in summary["built_on"].items():
-            if weights_hash(stage_folder(run, name) / "parts") != then:
-                raise UsageError(
-                    f"{name} was trained again after {stage}, which does not fit it any more.",
-                    f"Train {stage} again with --fresh.",
-                )
         summaries.append(summary)
     return summaries
+
+
+def _check_order(run: Path, summaries: list[Json], unfrozen: bool) -> None:
+    """What a stage was built on must be what is there now."""
+    for summary in summaries:
+        for name, then in summary["built_on"].items():
+            if weights_hash(stage_folder(run, name, unfrozen) / "parts") != then:
+                raise UsageError(
+                    f"{name} was trained again after {summary['stage']}, which does not fit it any more.",
+                    f"Train {summary['stage']} again with --fresh.",
+                )
 
 
 def _read_report(folder: Path | None) -> Json | None:
