@@ -325,10 +325,14 @@ class BiasedCase:
     def organs(self) -> Any:
         return self.case.organs
 
-    def load(self) -> tuple[Any, Any]:
+    @property
+    def findings(self) -> Any:
+        return self.case.findings
+
+    def load(self, findings: bool = False) -> tuple[Any, Any]:
         from progidiff.volumes import normalise
 
-        image, label = self.case.load()
+        image, label = self.case.load(findings)
         grey = (normalise(image).array + 1) / 2  # from 0, as a multiplicative field wants it
         grey = np.clip(grey * bias_field(grey.shape, self.case.id, self.amplitude), 0, 1).astype(np.float32)
         if self.corrected:

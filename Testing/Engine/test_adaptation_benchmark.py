@@ -26,12 +26,13 @@ from adaptation_mr import BiasedCase, Experiment, bias_field, n4
 class Patient:
     seed: int
     organs: tuple[str, ...] = ("liver",)
+    findings: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         return f"p{self.seed:02d}"
 
-    def load(self) -> tuple[Volume, Volume]:
+    def load(self, findings: bool = False) -> tuple[Volume, Volume]:
         image, ball = scan(self.seed)
         return replace(image, name=self.id), Volume((6 * ball).astype(np.uint8), image.affine, "MR", self.id)
 
