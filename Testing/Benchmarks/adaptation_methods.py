@@ -111,7 +111,7 @@ class PlainUNet:
     def __init__(self, segmenter: Segmenter) -> None:
         self.segmenter = segmenter
         self.model_id, self.model_hash = f"{segmenter.model_id} U-Net", segmenter.model_hash
-        self.device, self.adapter = segmenter.device, ""
+        self.device, self.adapter, self.findings = segmenter.device, "", ()
 
     def prepare(self, volume: Volume, modality: str = "auto") -> PreparedVolume:
         return self.segmenter.prepare(volume, modality)
