@@ -135,7 +135,8 @@ class ProposalsList:
         row.setText(_NAME, _short_name(proposal))
         row.setData(_NAME, _ID_ROLE, proposal.id)
         row.setIcon(_NAME, self._icon(proposals, proposal))
-        row.setText(_SCORE, f"{100 * proposal.score:.0f} %")
+        # Streamed proposals are scored when all have arrived: until then there is none, which is not 0 %.
+        row.setText(_SCORE, f"{100 * proposal.score:.0f} %" if proposal.score > 0 else "")
         row.setText(_VOLUME, milliliters(proposal.volume_ml))
         overlap = proposal.dice_to_consensus
         row.setText(
