@@ -72,6 +72,7 @@ def test_the_first_proposal_shows_while_the_others_are_made(panel, behaviour):
     until(panel.rows)
     assert panel.widget.logic.engine.is_busy()
     assert panel.it("proposeButton").text() == "Cancel"
+    assert panel.rows()[0].text(1) == ""  # not scored yet, which is not 0 %
     until(lambda: "left" in panel.it("progressBar").text())
     assert panel.it("progressBar").isVisible()
     assert shown(proposals_node()) == [identity(panel.rows()[0])]
