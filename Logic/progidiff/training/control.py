@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from progidiff.pipelines.progidiff.control_net import MaskControlNet
+from progidiff.pipelines.progidiff.control_net import MaskControlNet, steered_output
 from progidiff.pipelines.progidiff.diffusion import (
     clean_from_output,
     latents_from_mask,
@@ -75,12 +75,8 @@ class ControlStage(Stage):
         noise = torch.randn_like(clean)
         timesteps = random_timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        down, middle = self.controlnet(
-            noisy, timesteps, text, controlnet_cond=self.encoder.condition(features, words), return_dict=False
-        )
-        output = self.unet(
-            noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
-        ).sample.float()
+        condition = self.encoder.condition(features, words)
+        output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
         decoded = mask_logits_from_latents(self.vae, predicted)
         refined = self.refiner(decoded, self.encoder.refinable(features, words), words)

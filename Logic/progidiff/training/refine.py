@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from progidiff.pipelines.progidiff.control_net import MaskControlNet
+from progidiff.pipelines.progidiff.control_net import MaskControlNet, steered_output
 from progidiff.pipelines.progidiff.diffusion import mask_logits_from_latents
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
@@ -78,16 +78,7 @@ class RefinerStage(Stage):
         """Latents (B, C, h, w) drawn from pure noise."""
 
         def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
-            down, middle = self.controlnet(
-                noisy, timestep, text, controlnet_cond=condition, return_dict=False
-            )
-            return self.unet(
-                noisy,
-                timestep,
-                text,
-                down_block_additional_residuals=down,
-                mid_block_additional_residual=middle,
-            ).sample.float()
+            return steered_output(self.unet, self.controlnet, noisy, timestep, text, condition)
 
         edge, count = condition.shape[-1], self.scheduler.config.num_train_timesteps
         start = torch.zeros(len(condition), self.unet.config.in_channels, edge, edge, device=condition.device)

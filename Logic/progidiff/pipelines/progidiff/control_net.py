@@ -5,7 +5,7 @@ from __future__ import annotations
 # ModelMixin must be a name of this module: that is how DiffusionPipeline.from_pretrained recognises a model.
 from diffusers import ControlNetModel, ModelMixin, UNet2DConditionModel  # noqa: F401
 from diffusers.configuration_utils import register_to_config
-from torch import nn
+from torch import Tensor, nn
 
 
 class MaskControlNet(ControlNetModel):
@@ -69,3 +69,29 @@ class MaskControlNet(ControlNetModel):
         for part in ("conv_in", "time_embedding", "down_blocks", "mid_block"):
             getattr(control, part).load_state_dict(getattr(unet, part).state_dict())
         return control
+
+
+def steered_output(
+    unet: UNet2DConditionModel,
+    controlnet: MaskControlNet,
+    noisy: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    condition: Tensor,
+) -> Tensor:
+    """The generator's answer under the ControlNet's steering.
+
+    Args:
+        noisy: (B, C, h, w) latents.
+        timesteps: () or (B,) int64.
+        text: (B, tokens, width) embedded prompts.
+        condition: (B, condition channels, h, w) from `ImageEncoder.condition`.
+
+    Returns:
+        (B, C, h, w) float32: velocity or noise, as the scheduler's prediction type says.
+    """
+    down, middle = controlnet(noisy, timesteps, text, controlnet_cond=condition, return_dict=False)
+    answer = unet(
+        noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    )
+    return answer.sample.float()

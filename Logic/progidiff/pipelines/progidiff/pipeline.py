@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from progidiff.pipelines.base import ProposalsPipeline
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.pipelines.precision import autocast
-from progidiff.pipelines.progidiff.control_net import MaskControlNet
+from progidiff.pipelines.progidiff.control_net import MaskControlNet, steered_output
 from progidiff.pipelines.progidiff.diffusion import latents_from_mask, mask_logits_from_latents
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatures
 from progidiff.pipelines.progidiff.noise import coherent_noise
@@ -104,17 +104,8 @@ class ProGiDiffPipeline(ProposalsPipeline):
             for b in self._batches(len(latents)):
                 words = text.expand(len(latents[b]), -1, -1)
                 condition = self.image_encoder.condition(features[b], pooled(words))
-                down, middle = self.controlnet(
-                    latents[b], timestep, words, controlnet_cond=condition, return_dict=False
-                )
                 parts.append(
-                    self.unet(
-                        latents[b],
-                        timestep,
-                        words,
-                        down_block_additional_residuals=down,
-                        mid_block_additional_residual=middle,
-                    ).sample.float()
+                    steered_output(self.unet, self.controlnet, latents[b], timestep, words, condition)
                 )
         return torch.cat(parts)
 
