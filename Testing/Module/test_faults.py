@@ -218,16 +218,16 @@ def test_cancel_before_the_worker_is_ready(panel, behaviour):
 
 
 def test_cancel_is_felt_within_half_a_second(panel, behaviour):
-    """The panel's share of it; the worker hears it between two steps, and need not be ended."""
+    """The worker hears it between two steps, and need not be ended."""
     behaviour("slow")
     panel.turn("proposalsBox", 20)
     panel.type("promptEdit", "liver", enter=True)
     until(panel.rows)
     pid = panel.widget.logic.engine.greeting["pid"]
-    started = time.process_time()  # of this process alone: the computer may be busy
+    started = time.monotonic()
     panel.click("proposeButton")
     until(lambda: not panel.widget.logic.engine.is_busy())
-    assert time.process_time() - started < 0.5
+    assert time.monotonic() - started < 0.5
     assert panel.status().startswith("Cancelled.") and len(panel.rows()) < 20
     assert panel.widget.logic.engine.greeting["pid"] == pid and lives(pid)
 
