@@ -314,7 +314,7 @@ def test_a_tumor_set_on_disk_teaches_its_findings(tmp_path: Path) -> None:
     tokenizer().save_pretrained(tmp_path / "run" / "tokenizer")
     recipe = Recipe(size="tiny", vocabulary=200, depths=(8,))
     run = TextDiffSegRun(tmp_path / "run", [case], tiny_locator(), recipe, device="cpu")
-    assert "real ones, looked for in 1 of the cases" in run._card()
+    assert "real ones, looked for in 1 of the cases" in run._card(None)
     stage = run.stage
     asked: list[int] = []
     draw = stage.wording.draw

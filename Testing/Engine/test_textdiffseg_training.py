@@ -173,7 +173,8 @@ def test_losses_fall_on_a_toy() -> None:
     for _ in range(14):
         text = encode_text(stage.tokenizer, stage.text_encoder, ["the liver", "the spleen"])
         losses = stage.losses(batch, text)
-        assert set(losses) == {"denoising", "decoded", "refined", "organs", "labels", "size", "text"}
+        parts = {"denoising", "decoded", "refined", "organs", "evidence", "labels", "size", "text"}
+        assert set(losses) == parts
         total = torch.stack(list(losses.values())).sum()
         total.backward()
         optimizer.step()
@@ -219,7 +220,8 @@ def test_frozen_parts_stay_frozen_and_without_dropout() -> None:
     assert stage.denoiser.training
     trained = {name.split(".")[0] for name, p in stage.named_parameters() if p.requires_grad}
     assert trained == {"image_encoder", "denoiser", "refiner"}
-    assert set(stage(2, np.random.default_rng(0))) == {"denoising", "decoded", "refined", "organs"}
+    losses = {"denoising", "decoded", "refined", "organs", "evidence"}
+    assert set(stage(2, np.random.default_rng(0))) == losses
 
 
 # Runs
@@ -230,6 +232,7 @@ TINY_RECIPE = Recipe(
     vocabulary=200,
     depths=(8,),
     default_steps=2,
+    encoder=Schedule(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="no"),
     schedule=Schedule(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="no"),
 )
 
@@ -240,13 +243,16 @@ def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
     first = TextDiffSegRun(tmp_path, cases, tiny_locator(), TINY_RECIPE, device="cpu")
     first.train()
     longer = replace(TINY_RECIPE, schedule=replace(TINY_RECIPE.schedule, steps=3))
-    steps: list[int] = []
+    steps: list[str] = []
     second = TextDiffSegRun(tmp_path, cases, tiny_locator(), longer, device="cpu")
-    second.stage.register_forward_hook(lambda *_: steps.append(1))
+    second.first_stage.register_forward_hook(lambda *_: steps.append("first"))
+    second.stage.register_forward_hook(lambda *_: steps.append("joint"))
     second.train()
-    assert len(steps) == 1, "it did not continue"
+    assert steps == ["joint"], "it did not continue"
     folder = second.save()
-    assert "3 steps" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "| image_encoder | 2 |" in card and "| textdiffseg | 3 |" in card
+    assert packed_case().id in card
     said = card_summary(folder / "README.md")
     assert "tumors" in said and "arXiv" not in said, "the panel shows it to clinicians"
     loaded = load_pipeline(folder)
@@ -307,5 +313,5 @@ def test_adaptation_draws_fewer_pieces_and_forgets_no_words(tmp_path: Path) -> N
         stage = lessons.drawing_stage([packed_case()], 0.0)
         schedule = Schedule(steps=1, batch=1, learning_rate=1e-2, precision="no")
         losses = train(stage, schedule, tmp_path / "draw", device="cpu")
-    assert set(losses) == {"denoising", "decoded", "refined", "organs"}
+    assert set(losses) == {"denoising", "decoded", "refined", "organs", "evidence"}
     assert lessons._drawn_at_once == AdaptSettings().volume_batch

@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, metavar="M", help="time limit; of `all`: for all stages together")
     add("--unfrozen", action="store_true", help="control also trains the generator")
     add("--cache", type=Path, metavar="FOLDER", help="for packed cases, to share (default RUN/packed)")
-    add(
-        "--report", type=Path, metavar="FOLDER", help="evaluation whose figures `assemble` puts into the card"
-    )
+    add("--report", type=Path, metavar="FOLDER", help="evaluation whose figures the card shall carry")
     add("--allow-download", action="store_true", help="a base that is not on this computer may be downloaded")
     add("--device", default="auto", help="auto, cpu or cuda (default auto)")
     train_textdiffseg.add_arguments(parser)
@@ -77,8 +75,8 @@ def _check(options: argparse.Namespace) -> None:
     packed = options.stage == _SECOND and options.cache and not options.fold
     if (options.exclude or options.fold) and not (options.data or packed):
         raise UsageError("Cases can only be left out of data that is named.", "Give --data as well.")
-    if options.report and options.stage not in ("assemble", "all"):
-        raise UsageError("--report belongs to assemble.", "Leave it out here.")
+    if options.report and options.stage not in ("assemble", "all", _SECOND):
+        raise UsageError("--report belongs to what writes a model folder.", "Leave it out here.")
     options.fold = _fold(options.fold)
 
 

@@ -1,4 +1,4 @@
-"""`progidiff train textdiffseg`: the second model, in one stage, and its model folder."""
+"""`progidiff train textdiffseg`: the second model, and its model folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--text-model", default="", metavar="PATH_OR_ID", help="a BERT such as dmis-lab/biobert-v1.1")
     add("--lesions", type=float, metavar="SHARE", help="how often organs get synthesised lesions, 0 to 1")
     add("--batch", type=int, metavar="N", help="pieces of volumes a step (default 2)")
-    add("--learning-rate", type=float, metavar="R", help="(default 0.0007)")
+    add("--learning-rate", type=float, metavar="R", help="of the joint training (default 0.0007)")
+    add("--licence", default="", metavar="TEXT", help="terms of the weights, for the card")
 
 
 def train(
@@ -47,7 +48,8 @@ def train(
 
     check_device(options.device)
     if options.fresh:
-        shutil.rmtree(options.output / "textdiffseg", ignore_errors=True)
+        for stage in ("image_encoder", "textdiffseg"):
+            shutil.rmtree(options.output / stage, ignore_errors=True)
         (options.output / "recipe.json").unlink(missing_ok=True)
     run = TextDiffSegRun(
         options.output,
@@ -57,8 +59,8 @@ def train(
         device=options.device,
         allow_download=options.allow_download,
     )
-    losses = run.train(lambda report: on_progress("textdiffseg", report), cancelled)
-    folder = run.save()
+    losses = run.train(on_progress, cancelled)
+    folder = run.save(options.report)
     words = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
     return f"{folder} ({parts_size_mb(folder):.1f} MB of weights), {run.minutes:.1f} min, {words}"
 
@@ -73,6 +75,8 @@ def _recipe(options: argparse.Namespace) -> Any:
             "The share of lesions must lie between 0 and 1.", "Give --lesions 0.4, for instance."
         )
     values: dict[str, Any] = {"without": options.without, "text_model": options.text_model}
+    if options.licence:
+        values["licence"] = options.licence
     if options.lesions is not None:
         values["lesions"] = options.lesions
     recipe = recipe_with(values)

@@ -235,10 +235,19 @@ def _software() -> str:
     return ", ".join(f"{name} {version}" for name, version in software_versions().items())
 
 
+def measured_tables(folder: Path | None) -> str:
+    """The figures of a folder that `progidiff evaluate` wrote, for a card.
+
+    Raises:
+        CasesError: it cannot be read.
+    """
+    return _measured(_read_report(folder))
+
+
 def _measured(report: Json | None) -> str:
     """The report's figures as tables, a cohort each."""
     if report is None:
-        return "Not measured yet: `progidiff evaluate` does it, `progidiff train assemble --report` adds it."
+        return "Not measured yet: `progidiff evaluate` does it, `progidiff train … --report` adds it."
     tables = [_cohort_table(name, cohort) for name, cohort in report["cohorts"].items()]
     return "\n\n".join([*tables, f"Metrics: {report['implementation']}"])
 

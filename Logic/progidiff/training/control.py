@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from progidiff.pipelines.evidence import evidence_logits
 from progidiff.pipelines.progidiff.control_net import MaskControlNet, steered_output
 from progidiff.pipelines.progidiff.diffusion import (
     clean_from_output,
@@ -82,9 +83,7 @@ class ControlStage(Stage):
         refined = self.refiner(decoded, self.encoder.refinable(features, words), words)
         evidence = self.encoder.evidence(features, words)
         asked = (
-            {}
-            if evidence is None
-            else {"evidence": 0.3 * mask_loss(4 * torch.atanh(evidence.clamp(-0.99, 0.99)), crops.mask)}
+            {} if evidence is None else {"evidence": 0.3 * mask_loss(evidence_logits(evidence), crops.mask)}
         )
         return asked | {
             "velocity": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),

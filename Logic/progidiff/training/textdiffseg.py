@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from progidiff.pipelines.evidence import evidence_logits
 from progidiff.pipelines.textdiffseg.image_encoder import VolumeFeatures
 from progidiff.pipelines.textdiffseg.pipeline import TextDiffSegPipeline
 from progidiff.pipelines.textdiffseg.text import PromptTokens, encode_text
 from progidiff.prompts import organ_table
+from progidiff.training.encoder import volume_organ_loss
 from progidiff.training.loop import Losses, Stage
-from progidiff.training.losses import mask_loss, organ_loss
+from progidiff.training.losses import mask_loss
 from progidiff.training.timesteps import random_timesteps
 from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 from progidiff.training.wording import Wording
@@ -75,8 +77,11 @@ class TextDiffSegStage(Stage):
         clean = self.label_autoencoder.encode(pieces.mask).float()
         losses = {
             **self._joint(pieces, clean, features, text),
-            "organs": 0.3 * _organs_loss(features.organs, pieces),
+            "organs": 0.3 * volume_organ_loss(features.organs, pieces),
         }
+        evidence = self.image_encoder.evidence(features.organs, text)
+        if evidence is not None:
+            losses["evidence"] = 0.3 * _mask_loss(evidence_logits(evidence), pieces)
         if "label_autoencoder" not in self.frozen and self.label_autoencoder.config.learned:
             losses.update(self._autoencoder(pieces, clean))
         if self.text_head is not None:
@@ -96,11 +101,13 @@ class TextDiffSegStage(Stage):
         timesteps = random_timesteps(len(clean), count, clean.device)
         noisy = self.scheduler.add_noise(clean, torch.randn_like(clean), timesteps)
         fused = self.text_fusion(features.control, text)
-        predicted = self.denoiser(noisy, timesteps, fused, text).float()
+        condition = self.image_encoder.condition(fused, features.organs, text)
+        predicted = self.denoiser(noisy, timesteps, condition, text).float()
         error = (predicted - clean.detach()) ** 2
         weight = pieces.checked[:, None, :, None, None].to(error)
         decoded = self.label_autoencoder.decode(predicted)
-        refined = self.refiner(decoded, features.detail, text)
+        detail = self.image_encoder.refinable(features.detail, features.organs, text)
+        refined = self.refiner(decoded, detail, text)
         return {
             "denoising": (error * weight).sum() / (weight.expand_as(error).sum() + 1),
             "decoded": 0.3 * _mask_loss(decoded, pieces),
@@ -120,9 +127,3 @@ def _mask_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
     """Cross-entropy and Dice of what was asked for, on checked slices only."""
     checked = pieces.checked[:, None, :, None, None]
     return mask_loss(logits.float().masked_fill(~checked, _EMPTY_LOGIT), pieces.mask * checked)
-
-
-def _organs_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
-    """All organs at once; which are annotated is a matter of the slice, so slices count as images."""
-    slices = logits.transpose(1, 2).flatten(0, 1)
-    return organ_loss(slices, pieces.label.flatten(0, 1), pieces.known.flatten(0, 1))

@@ -1,8 +1,11 @@
-"""A training run of TextDiffSeg: one stage, from packed cases to a model folder with its card.
+"""A training run of TextDiffSeg, from packed cases to a model folder with its card.
+
+The image encoder first learns all organs at once, which is cheap; then everything learns together.
 
 RUN/recipe.json                what was asked for, and which cases
 RUN/tokenizer/                 the vocabulary, kept so that a resumed run speaks the same language
-RUN/textdiffseg/               checkpoint.safetensors, losses.jsonl
+RUN/image_encoder/             of the first stage: checkpoint.safetensors, losses.jsonl, minutes.json
+RUN/textdiffseg/               of the joint stage, likewise
 RUN/NAME/                      the model folder
 """
 
@@ -30,14 +33,20 @@ from progidiff.pipelines.textdiffseg.build import (
     ready_made_bert,
 )
 from progidiff.prompts import organ_table
-from progidiff.training.assemble import save_half
+from progidiff.training.assemble import measured_tables, save_half
 from progidiff.training.case_store import PackedCase
-from progidiff.training.loop import Progress, Report, Schedule, train
+from progidiff.training.encoder import VolumeEncoderStage
+from progidiff.training.loop import Report, Schedule, Stage, train
 from progidiff.training.textdiffseg import TextDiffSegStage
 from progidiff.training.volume_data import OrganVolumes
 from progidiff.training.wording import train_bert_tokenizer
 
 SIZES = {"embedded": EMBEDDED, "tiny": TINY}
+
+OnStage = Callable[[str, Report], None]
+
+_ENCODER_SHARE = 0.4  # of the training time
+_FIRST, _JOINT = "image_encoder", "textdiffseg"  # folders of the two trainings
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,9 @@ class Recipe:
         appearance: strength of the appearance randomisation, 0…1.
         depths: slices of the training pieces; each batch takes one of them.
         default_steps, eta: of sampling, see `TextDiffSegPipeline`.
-        schedule: of the training.
+        licence: terms of the weights, for the card.
+        encoder: schedule of the image encoder's own training; no steps leave it out.
+        schedule: of the joint training.
     """
 
     name: str = "textdiffseg-abdomen-small"
@@ -69,6 +80,12 @@ class Recipe:
     depths: tuple[int, ...] = (16, 24)
     default_steps: int = 4
     eta: float = 0.9
+    licence: str = "As the training data allow; not stated."
+    encoder: Schedule = field(
+        default_factory=lambda: Schedule(
+            steps=100_000, batch=2, learning_rate=1.5e-3, warmup=100, ema_decay=0.998
+        )
+    )
     schedule: Schedule = field(
         default_factory=lambda: Schedule(
             steps=100_000, batch=2, learning_rate=7e-4, warmup=200, ema_decay=0.998
@@ -76,8 +93,13 @@ class Recipe:
     )
 
     def with_minutes(self, minutes: float) -> Recipe:
-        """The same with a time limit."""
-        return replace(self, schedule=replace(self.schedule, max_minutes=minutes))
+        """The same with a time limit for both trainings together."""
+        first = _ENCODER_SHARE * minutes if self.encoder.steps else 0.0
+        return replace(
+            self,
+            encoder=replace(self.encoder, max_minutes=first),
+            schedule=replace(self.schedule, max_minutes=minutes - first),
+        )
 
 
 class TextDiffSegRun:
@@ -131,42 +153,66 @@ class TextDiffSegRun:
             self.cases, size.crop, recipe.depths, appearance=recipe.appearance, lesions=recipe.lesions
         )
         frozen = ("text_encoder",) if recipe.text_model else ()
+        self.first_stage = VolumeEncoderStage(self.pipeline.image_encoder, volumes)
         self.stage = TextDiffSegStage(self.pipeline, volumes, frozen)
 
     def train(
-        self, on_progress: Progress | None = None, cancelled: Callable[[], bool] = lambda: False
+        self, on_progress: OnStage | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
         """Train until the recipe's steps or minutes, those of earlier calls included, are up.
+
+        Args:
+            on_progress: called about once a second with the name of the stage and where it stands.
+            cancelled: asked every step.
 
         Returns:
             The last running losses.
         """
-        folder, start, before = self.folder / "textdiffseg", time.monotonic(), self.minutes
+        recipe = self.recipe
+        if recipe.encoder.steps and not recipe.without.image_features:
+            self._train(_FIRST, self.first_stage, recipe.encoder, on_progress, cancelled)
+        return self._train(_JOINT, self.stage, recipe.schedule, on_progress, cancelled)
+
+    def _train(
+        self,
+        name: str,
+        stage: Stage,
+        schedule: Schedule,
+        on_progress: OnStage | None,
+        cancelled: Callable[[], bool],
+    ) -> dict[str, float]:
+        folder, start, before = self.folder / name, time.monotonic(), self._minutes(name)
 
         def tell(report: Report) -> None:
             minutes = before + (time.monotonic() - start) / 60
             (folder / "minutes.json").write_text(json.dumps(minutes))
             if on_progress is not None:
-                on_progress(report)
+                on_progress(name, report)
 
-        schedule = replace(self.recipe.schedule, minutes_done=before)
-        return train(self.stage, schedule, folder, on_progress=tell, cancelled=cancelled, device=self.device)
+        schedule = replace(schedule, minutes_done=before)
+        return train(stage, schedule, folder, on_progress=tell, cancelled=cancelled, device=self.device)
 
     @property
     def minutes(self) -> float:
         """How long it has trained so far."""
-        path = self.folder / "textdiffseg" / "minutes.json"
+        return self._minutes(_FIRST) + self._minutes(_JOINT)
+
+    def _minutes(self, name: str) -> float:
+        path = self.folder / name / "minutes.json"
         return float(json.loads(path.read_text())) if path.is_file() else 0.0
 
-    def save(self) -> Path:
+    def save(self, report: Path | None = None) -> Path:
         """Write the model folder `RUN/NAME` in half precision, with its card; an earlier one is replaced.
 
         The pipeline is rounded to half precision by this.
+
+        Args:
+            report: output folder of `progidiff evaluate`, whose figures the card shall carry.
         """
         final, partial = self.folder / self.recipe.name, self.folder / f"{self.recipe.name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         save_half(self.pipeline, partial)
-        (partial / "README.md").write_text(self._card(), encoding="utf-8")
+        (partial / "README.md").write_text(self._card(report), encoding="utf-8")
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         self.pipeline.to(torch.float32)
@@ -184,7 +230,7 @@ class TextDiffSegRun:
         """Writes `recipe.json`, or refuses to go on with another recipe than the folder's."""
         path = self.folder / "recipe.json"
         recipe = json.loads(json.dumps(asdict(self.recipe)))
-        recipe.pop("schedule")
+        del recipe["schedule"], recipe["encoder"], recipe["licence"]
         if path.is_file():
             known = json.loads(path.read_text(encoding="utf-8"))["recipe"]
             changed = sorted(name for name in recipe if known.get(name) != recipe[name])
@@ -197,7 +243,7 @@ class TextDiffSegRun:
         cases = [case.id for case in self.cases]
         path.write_text(json.dumps({"recipe": recipe, "cases": cases}, indent=1) + "\n", encoding="utf-8")
 
-    def _card(self) -> str:
+    def _card(self, report: Path | None) -> str:
         recipe, parts = self.recipe, self.pipeline.components.items()
         weights = {n: m for n, m in parts if isinstance(m, torch.nn.Module)}
         counts = {n: sum(p.numel() for p in m.parameters()) / 1e6 for n, m in weights.items()}
@@ -208,10 +254,13 @@ class TextDiffSegRun:
             f"Draws several different outlines of the abdominal organs{_and_findings(recipe)} that you name, "
             "each as one whole 3D volume. Research use only; not a medical device.",
             "",
+            "## Terms of the weights",
+            "",
+            recipe.licence,
+            "",
+            "## What it is",
+            "",
             "- Method: TextDiffSeg (arXiv 2504.11825)",
-            f"- Trained {_step(self.folder / 'textdiffseg' / 'checkpoint.safetensors')} steps of "
-            f"{recipe.schedule.batch} pieces in {self.minutes:.0f} minutes",
-            "- Cases: " + ", ".join(f"{n} {domain}" for domain, n in domains.items()),
             f"- Left out for comparison: {_words(recipe.without) or 'nothing'}",
             f"- Text encoder: {recipe.text_model or 'a small BERT, trained with the rest'}",
             f"- Findings: {self.pipeline.config.findings or 'none'} (learnt from {self._lesions()})",
@@ -220,8 +269,30 @@ class TextDiffSegRun:
             "| part | parameters |",
             "| --- | --- |",
             *(f"| {name} | {count:.2f} M |" for name, count in counts.items()),
+            "",
+            "## What it learnt from",
+            "",
+            ", ".join(f"{n} {domain}" for domain, n in domains.items())
+            + ": "
+            + ", ".join(case.id for case in self.cases)
+            + ".",
+            "",
+            "## How it was trained",
+            "",
+            "| stage | steps | minutes | pieces a step |",
+            "| --- | --- | --- | --- |",
+            *(self._stage_row(name) for name in (_FIRST, _JOINT) if (self.folder / name).is_dir()),
+            "",
+            "## How well it does",
+            "",
+            measured_tables(report),
         ]
         return "\n".join(lines) + "\n"
+
+    def _stage_row(self, name: str) -> str:
+        steps = _step(self.folder / name / "checkpoint.safetensors")
+        schedule = self.recipe.encoder if name == _FIRST else self.recipe.schedule
+        return f"| {name} | {steps} | {self._minutes(name):.1f} | {schedule.batch} |"
 
     def _lesions(self) -> str:
         labelled = sum(bool(case.annotated_findings) for case in self.cases)

@@ -11,6 +11,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from progidiff.pipelines.evidence import log_odds_evidence
+
 
 @dataclass(frozen=True)
 class ImageFeatures:
@@ -107,16 +109,11 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             text: (B, text_width) pooled embedding.
 
         Returns:
-            (B, 1, H, W) in (−1, 1): tanh of a quarter of the log odds that a pixel belongs to what the
-            prompt names; None if the encoder has no query.
+            (B, 1, H, W) in (−1, 1), see `log_odds_evidence`; None if the encoder has no query.
         """
         if self.query is None:
             return None
-        choice = self.query(text).float().softmax(1)
-        # No einsum: under autocast it would round to bf16, whose 1 − 10⁻⁴ is 1, and the log odds to infinity.
-        probability = (features.organs.float().softmax(1) * choice[..., None, None]).sum(1)
-        log_odds = torch.logit(probability, eps=1e-4)
-        return torch.tanh(log_odds / 4)[:, None]
+        return log_odds_evidence(features.organs, self.query(text))
 
     def condition(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """What steers the ControlNet: the control features, and the evidence folded to their resolution."""

@@ -94,29 +94,31 @@ def build_pipeline(
     label_autoencoder = LabelAutoencoder(
         size.latent_channels, size.label_channels, learned=not without.label_encoder
     )
+    image_encoder = VolumeEncoder(
+        channels=size.encoder_channels,
+        control_channels=size.control_channels,
+        detail_channels=size.detail_channels,
+        crop=size.crop,
+        window=size.window,
+        features=not without.image_features,
+        text_width=text_dim,
+    )
     return TextDiffSegPipeline(
         label_autoencoder=label_autoencoder,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        image_encoder=VolumeEncoder(
-            channels=size.encoder_channels,
-            control_channels=size.control_channels,
-            detail_channels=size.detail_channels,
-            crop=size.crop,
-            window=size.window,
-            features=not without.image_features,
-        ),
+        image_encoder=image_encoder,
         text_fusion=TextFusion(size.control_channels, text_dim, enabled=not without.text),
         denoiser=LabelDenoiser(
             latent_channels=label_autoencoder.latent_channels,
-            control_channels=size.control_channels,
+            control_channels=image_encoder.condition_channels,
             channels=size.denoiser_channels,
             text_levels=(*(False for _ in size.denoiser_channels[1:]), True),
             text_dim=text_dim,
             heads_width=size.heads_width,
             groups=size.groups,
         ),
-        refiner=BorderRefiner(size.detail_channels, text_dim, size.refiner_width),
+        refiner=BorderRefiner(image_encoder.refinable_channels, text_dim, size.refiner_width),
         locator=locator,
         scheduler=zero_snr_scheduler("sample"),
         default_steps=default_steps,

@@ -12,14 +12,14 @@ from progidiff.pipelines.textdiffseg.text import PromptTokens
 
 
 class LabelDenoiser(ModelMixin, ConfigMixin):
-    """Noisy label latents → clean label latents, given the fused image features and the prompt.
+    """Noisy label latents → clean label latents, given image features fused with the prompt.
 
     The features enter as further input channels, the prompt's tokens once more by cross-attention
     where resolution is low: text fused at several depths measured better than one fusion (VoxTell).
 
     Args:
         latent_channels: of the label latents.
-        control_channels: of the fused image features.
+        control_channels: of the fused image features and the evidence.
         channels: features at each resolution of the latents.
         text_levels: at which of them tokens are attended to.
         text_dim: width of the text encoder.
@@ -52,16 +52,16 @@ class LabelDenoiser(ModelMixin, ConfigMixin):
             cross_attention_dim=text_dim,
         )
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, fused: Tensor, text: PromptTokens) -> Tensor:
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Tensor, text: PromptTokens) -> Tensor:
         """Predict the clean latents.
 
         Args:
             noisy: (B, latent_channels, d, h, w), multiples of 4.
             timesteps: (B,).
-            fused: (B, control_channels, d, h, w).
+            condition: (B, control_channels, d, h, w).
             text: of B prompts.
 
         Returns:
             (B, latent_channels, d, h, w).
         """
-        return self.unet(torch.cat([noisy, fused.to(noisy)], 1), timesteps, context=text.states.to(noisy))
+        return self.unet(torch.cat([noisy, condition.to(noisy)], 1), timesteps, context=text.states.to(noisy))

@@ -11,7 +11,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from progidiff.pipelines.evidence import log_odds_evidence
 from progidiff.pipelines.textdiffseg.blocks import ResidualBlock, channel, enlarge, fold, unfold
+from progidiff.pipelines.textdiffseg.text import PromptTokens
 
 CELL = (1, 4, 4)
 """Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
@@ -48,7 +50,8 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         crop: edge in pixels of the square window in which an organ is drawn.
         window: slices seen at once; longer stacks are computed in overlapping windows.
         features: False is the paper's ablation: the denoiser sees the folded grey values instead of
-            learned features, the refiner nothing. The auxiliary head stays.
+            learned features, the refiner nothing. The auxiliary head stays, but nobody asks it.
+        text_width: width of the text encoder, whose words ask for evidence; 0 leaves evidence out.
     """
 
     @register_to_config
@@ -61,6 +64,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         crop: int = 80,
         window: int = 24,
         features: bool = True,
+        text_width: int = 0,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv3d(8, channels[0], 3, padding=1)
@@ -76,6 +80,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             self.up.append(ResidualBlock(shallow, shallow))
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
+        self.query = nn.Linear(text_width, organs + 1) if text_width and features else None
         self.to_control = nn.Conv3d(channels[0] * 4 + channels[1] if features else 16, control_channels, 1)
 
     def forward(self, image: Tensor, pixel_mm: Tensor) -> VolumeFeatures:
@@ -104,3 +109,39 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             return VolumeFeatures(self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs)
         control = self.to_control(torch.cat([fold(fine, (1, 2, 2)), coarse], 1))
         return VolumeFeatures(control, detail, organs)
+
+    def evidence(self, organs: Tensor, text: PromptTokens) -> Tensor | None:
+        """What the scan says about the prompt before any mask is drawn. Not in the paper.
+
+        The words choose among the organs that the auxiliary head sees; a lesion is looked for in its organ.
+
+        Args:
+            organs: (B, 1 + organs, D, H, W) logits.
+            text: of B prompts.
+
+        Returns:
+            (B, 1, D, H, W) in (−1, 1), see `log_odds_evidence`; None if the encoder has no query.
+        """
+        return None if self.query is None else log_odds_evidence(organs, self.query(text.mean))
+
+    def condition(self, fused: Tensor, organs: Tensor, text: PromptTokens) -> Tensor:
+        """What steers the denoiser: the fused features, and the evidence folded to their resolution."""
+        return _beside(fused, self.evidence(organs, text), CELL)
+
+    def refinable(self, detail: Tensor, organs: Tensor, text: PromptTokens) -> Tensor:
+        """What the refiner sees: the detail features, and the evidence folded to their resolution."""
+        return _beside(detail, self.evidence(organs, text), (1, 2, 2))
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of `condition`."""
+        return self.config.control_channels + (16 if self.query is not None else 0)
+
+    @property
+    def refinable_channels(self) -> int:
+        """Channels of `refinable`."""
+        return self.config.detail_channels + (4 if self.query is not None else 0)
+
+
+def _beside(features: Tensor, evidence: Tensor | None, cell: tuple[int, int, int]) -> Tensor:
+    return features if evidence is None else torch.cat([features, fold(evidence, cell).to(features)], 1)

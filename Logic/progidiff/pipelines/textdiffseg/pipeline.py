@@ -112,11 +112,11 @@ class TextDiffSegPipeline(ProposalsPipeline):
     ) -> Tensor:
         """The clean latents (S, C, h, w) that the denoiser sees in noisy ones."""
 
-        def clean(noisy: Tensor, control: Tensor) -> tuple[Tensor, ...]:
-            fused = self.text_fusion(control, text)
-            return (self.denoiser(noisy, timestep.to(noisy.device).view(1), fused, text),)
+        def clean(noisy: Tensor, control: Tensor, organs: Tensor) -> tuple[Tensor, ...]:
+            condition = self.image_encoder.condition(self.text_fusion(control, text), organs, text)
+            return (self.denoiser(noisy, timestep.to(noisy.device).view(1), condition, text),)
 
-        return self._over_windows(clean, latents, features.control)[0]
+        return self._over_windows(clean, latents, features.control, features.organs)[0]
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         """Masks (S, H, W) in [0, 1] → latents (S, C, h, w) float32 of about unit size."""
@@ -134,11 +134,11 @@ class TextDiffSegPipeline(ProposalsPipeline):
         def logits(window: Tensor) -> tuple[Tensor, ...]:
             return (self.label_autoencoder.decode(window),)
 
-        def refined(drawn: Tensor, detail: Tensor) -> tuple[Tensor, ...]:
-            return (self.refiner(drawn, detail, text),)
+        def refined(drawn: Tensor, detail: Tensor, organs: Tensor) -> tuple[Tensor, ...]:
+            return (self.refiner(drawn, self.image_encoder.refinable(detail, organs, text), text),)
 
         drawn = self._over_windows(logits, latents)[0]
-        return self._over_windows(refined, drawn, features.detail)[0][:, 0].sigmoid().cpu()
+        return self._over_windows(refined, drawn, features.detail, features.organs)[0][:, 0].sigmoid().cpu()
 
     def _over_windows(self, compute: Compute, *stacks: Tensor) -> tuple[Tensor, ...]:
         """Windows as long as the model was trained on, or shorter where memory is scarce."""

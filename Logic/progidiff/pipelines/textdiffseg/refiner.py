@@ -20,7 +20,7 @@ class BorderRefiner(ModelMixin, ConfigMixin):
     The last convolution starts at zero: untrained, it changes nothing.
 
     Args:
-        detail_channels: channels of `VolumeFeatures.detail`.
+        detail_channels: of the features it sees, `VolumeEncoder.refinable`.
         text_dim: width of the text encoder; the words tell the head whose border it mends.
         width: features of the head.
     """
