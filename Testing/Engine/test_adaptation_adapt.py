@@ -20,6 +20,7 @@ from progidiff.adaptation.adapt import adapt
 from progidiff.adaptation.before_after import Measured
 from progidiff.adaptation.files import write_json
 from progidiff.adaptation.progress import STAGES, AdaptProgress
+from progidiff.adaptation.settings import TRAININGS
 from progidiff.errors import Cancelled, CasesError, OutputError
 from progidiff.training.phantom import make_phantom
 
@@ -67,7 +68,7 @@ def test_the_whole_way_with_nothing_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "adapter.training").exists()
     after = dict(segmenter.pipeline.controlnet.named_parameters())
     assert all(torch.equal(after[n], p) for n, p in before.items())
-    _check_reports(reports, {"read", "before", "find", "draw", "after", "check"})
+    _check_reports(reports, {"read", "before", "find", "see", "draw", "after", "check"})
 
 
 def _check_reports(reports: list[AdaptProgress], stages: set[str]) -> None:
@@ -96,7 +97,7 @@ def test_one_that_is_not_better_says_so(tmp_path: Path, dice: dict[str, float]) 
     )
     assert not adapter.improved
     assert "did not get better" in adapter.facts["verdict"]
-    assert "draw_all" not in adapter.facts["training"]["kept_steps"]
+    assert not {"find_all", "see_all", "draw_all"} & set(adapter.facts["training"]["kept_steps"])
     card = (adapter.folder / "README.md").read_text()
     assert "not activated" in card
 
@@ -116,8 +117,9 @@ def test_what_could_not_be_measured_is_not_called_better(tmp_path: Path) -> None
     assert "could not be measured" in text
 
 
+@pytest.mark.parametrize(("training", "done"), [("see", {"find"}), ("draw", {"find", "see"})])
 def test_a_cancelled_adaptation_continues(
-    tmp_path: Path, dice: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dice: dict[str, float], monkeypatch: pytest.MonkeyPatch, training: str, done: set[str]
 ) -> None:
     segmenter, cases, stages = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
     with pytest.raises(Cancelled):
@@ -127,11 +129,14 @@ def test_a_cancelled_adaptation_continues(
             tmp_path / "a",
             settings=SETTINGS,
             on_progress=lambda r: stages.append(r.stage),
-            cancelled=lambda: "draw" in stages,
+            cancelled=lambda: training in stages,
         )
     assert not (tmp_path / "a").exists()
-    assert (tmp_path / "a.training" / "find" / "rounds.json").is_file()
-    assert not any("lora" in n for n, _ in segmenter.pipeline.controlnet.named_parameters())
+    work = tmp_path / "a.training"
+    assert {path.parent.name for path in work.glob("*/rounds.json")} == {*done, training}
+    assert set(json.loads((work / "plan.json").read_text())["kept"]) == done
+    for part in (segmenter.pipeline.controlnet, segmenter.pipeline.image_encoder):
+        assert not any("lora" in n for n, _ in part.named_parameters())
     plan = json.loads((tmp_path / "a.training" / "plan.json").read_text())
     calls = []
     monkeypatch.setattr(
@@ -140,6 +145,7 @@ def test_a_cancelled_adaptation_continues(
     adapter = adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS)
     assert calls == ["adapter-in-training"]  # "before" was not measured again
     assert adapter.facts["training"]["steps"] == plan["steps"]
+    assert set(adapter.facts["training"]["kept_steps"]) >= {"find", "see", "draw"}
     assert adapter.facts["measured"]["organs"]["liver"] == {"before": 0.5, "after": 0.9}
 
 
@@ -151,6 +157,7 @@ def test_other_cases_or_settings_start_anew(tmp_path: Path, dice: dict[str, floa
     (work / "before.json").write_text("{}")
     adapter = adapt(tiny_segmenter(), cases, tmp_path / "a", settings=replace(SETTINGS, seed=3))
     assert adapter.facts["training"]["minutes"] < 10
+    assert set(adapter.facts["training"]["steps"]) == set(TRAININGS)
 
 
 def test_the_active_adapter_is_put_on_again(tmp_path: Path, dice: dict[str, float]) -> None:
@@ -193,7 +200,10 @@ def test_a_full_disk_in_the_middle_of_training_loses_no_case(
     assert segmenter.adapter == ""
 
 
-def test_a_damaged_checkpoint_begins_that_training_anew(tmp_path: Path, dice: dict[str, float]) -> None:
+@pytest.mark.parametrize("training", ["see", "draw"])
+def test_a_damaged_checkpoint_begins_that_training_anew(
+    tmp_path: Path, dice: dict[str, float], training: str
+) -> None:
     segmenter, cases, stages = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
     with pytest.raises(Cancelled):
         adapt(
@@ -202,17 +212,18 @@ def test_a_damaged_checkpoint_begins_that_training_anew(tmp_path: Path, dice: di
             tmp_path / "a",
             settings=SETTINGS,
             on_progress=lambda r: stages.append(r.stage),
-            cancelled=lambda: "draw" in stages,
+            cancelled=lambda: training in stages,
         )
-    (tmp_path / "a.training" / "draw" / "checkpoint.safetensors").write_bytes(b"cut off")
+    (tmp_path / "a.training" / training / "checkpoint.safetensors").write_bytes(b"cut off")
     assert adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS).improved
 
 
+@pytest.mark.parametrize(("training", "shares"), [("find", (0.10, 0.45, 0.45)), ("see", (0.0, 0.5, 0.5))])
 def test_a_process_killed_in_training_loses_nothing_and_is_continued(
-    tmp_path: Path, dice: dict[str, float]
+    tmp_path: Path, dice: dict[str, float], training: str, shares: tuple[float, float, float]
 ) -> None:
     cases = library(tmp_path / "cases", 2)
-    settings = replace(SETTINGS, most_steps=10_000, minutes=5.0)
+    settings = replace(SETTINGS, most_steps=10_000, minutes=5.0, shares=shares)
     program = (
         "import sys\n"
         "from dataclasses import replace\n"
@@ -225,8 +236,8 @@ def test_a_process_killed_in_training_loses_nothing_and_is_continued(
         "file.measure_cases = lambda *_: Measured({'liver': 0.4}, [])\n"
         "file.measure_phantom = lambda *_: Measured({'spleen': 0.9}, [])\n"
         "cases = CaseLibrary(Path(sys.argv[1]) / 'cases').cases()\n"
-        "settings = replace(SETTINGS, most_steps=10_000, minutes=5.0)\n"
-        "tell = lambda r: print(r.stage, r.step, flush=True)\n"
+        f"settings = replace(SETTINGS, most_steps=10_000, minutes=5.0, shares={shares})\n"
+        "tell = lambda r: print(r.stage, r.step, r.loss, r.held_out_loss, r.seconds_left, flush=True)\n"
         "file.adapt(tiny_segmenter(), cases, Path(sys.argv[1]) / 'a', settings=settings, on_progress=tell)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -235,14 +246,17 @@ def test_a_process_killed_in_training_loses_nothing_and_is_continued(
     )
     assert trainer.stdout is not None
     for line in trainer.stdout:
-        if line.startswith("find") and line.split()[1] != "0":
+        if line.startswith(training) and line.split()[1] != "0":
             break
+    assert all(float(number) > 0 for number in line.split()[1:])  # its loss and time left are told
     trainer.send_signal(signal.SIGKILL)
     assert trainer.wait() == -signal.SIGKILL
     trainer.stdout.close()
     assert [len(case.organs) for case in cases.cases()] == [1, 1]
     plan = tmp_path / "a.training" / "plan.json"
     content = json.loads(plan.read_text())
-    write_json(plan, {**content, "steps": dict.fromkeys(content["steps"], 3)})  # so that the rest is short
+    assert (content["steps"]["find"] == 0) == (training == "see")
+    short = {stage: min(steps, 3) for stage, steps in content["steps"].items()}
+    write_json(plan, {**content, "steps": short})  # so that the rest is short
     adapter = adapt(tiny_segmenter(), cases.cases(), tmp_path / "a", settings=settings)
     assert adapter.facts["measured"]["organs"]["liver"] == {"before": 0.4, "after": 0.8}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from progidiff.adaptation import progress
 from progidiff.adaptation.progress import STAGES, AdaptProgress, Meter
+from progidiff.adaptation.settings import KINDS, TRAININGS
 
 
 class Clock:
@@ -33,9 +34,18 @@ def test_a_run_as_planned_counts_down_evenly(clock: Clock) -> None:
     assert [r.fraction for r in reports] == sorted(r.fraction for r in reports)
     assert reports[-1].fraction == pytest.approx(1.0)
     assert reports[-1].seconds_left == pytest.approx(0.0, abs=1e-6)
-    middle = next(r for r in reports if r.stage == "draw" and r.step == 2)
-    assert middle.fraction + middle.seconds_left / 100 == pytest.approx(1.0)
+    for stage in ("see", "draw"):
+        middle = next(r for r in reports if r.stage == stage and r.step == 2)
+        assert middle.fraction + middle.seconds_left / 100 == pytest.approx(1.0)
     assert all(r.text == STAGES[r.stage] for r in reports)
+
+
+def test_the_trainings_are_expected_to_take_their_shares(clock: Clock) -> None:
+    expected = Meter(None, 100.0).expected
+    assert list(STAGES) == ["read", "before", *KINDS, "after", *TRAININGS[len(KINDS) :], "check"]
+    assert sum(expected.values()) == pytest.approx(100.0)
+    assert expected["see"] == expected["draw"] == pytest.approx(4.5 * expected["find"])
+    assert expected["see_all"] == pytest.approx(expected["see"] * 0.3 / 0.7)
 
 
 def test_a_slow_stage_tells_its_own_time(clock: Clock) -> None:

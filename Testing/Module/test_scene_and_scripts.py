@@ -325,7 +325,8 @@ def test_teaching_by_script(logic, volume, tmp_path):
     done = logic.adapt(
         str(tmp_path / "cases"), "ours", onProgress=lambda _stage, p: heard.append(p.get("text"))
     )
-    assert done["activated"] and done["adapter"]["name"] == "ours" and "Learning to draw them" in heard
+    assert done["activated"] and done["adapter"]["name"] == "ours"
+    assert {"Learning what they look like", "Learning to draw them"} <= set(heard)
     assert logic.adapters.active == done["adapter"]["path"]
     again = logic.segment(volume, "segment the liver", proposals=2)
     assert again[1].provenance["adapter"] == done["adapter"]["adapter_id"]

@@ -33,7 +33,7 @@ from progidiff.adaptation.files import write_json
 from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.outcome import Outcome, describe, write_adapter
 from progidiff.adaptation.progress import Meter, OnAdaptProgress
-from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, AdaptSettings
+from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, KINDS, TRAININGS, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
 from progidiff.errors import CasesError, ModelError, OutputError
 from progidiff.training.phantom import make_phantom
@@ -241,7 +241,7 @@ class _Adaptation:
                 self.plan["steps"] = self._plan_steps(teaching)
                 write_json(self.work / "plan.json", self.plan)
             self._expect()
-            for stage in ("find", "draw"):
+            for stage in KINDS:
                 self._train(stage, teaching, judging)
             tensors = lora_training.state(self.segmenter.pipeline)
         self.meter.begin("after")
@@ -252,8 +252,8 @@ class _Adaptation:
         teaching = [self.lessons.pack(whole(case)) for case in self.cases]
         with self._attached():
             lora_training.load_state(self.segmenter.pipeline, tensors)
-            for stage in ("find_all", "draw_all"):
-                self._train(stage, teaching, [])
+            for kind in KINDS:
+                self._train(f"{kind}_all", teaching, [])
             return lora_training.state(self.segmenter.pipeline)
 
     def _attached(self) -> Any:
@@ -281,15 +281,12 @@ class _Adaptation:
         training = max(self.seconds - used - 1.5 * self.measuring_seconds, 0.3 * self.seconds)
         speeds = self.lessons.seconds_per_step(teaching)
         self.plan["seconds_per_step"] = speeds
-        final = self.settings.final_share
-        shares = {
-            "find": 0.15 * (1 - final),
-            "draw": 0.85 * (1 - final),
-            "find_all": 0.15 * final,
-            "draw_all": 0.85 * final,
-        }
-        steps = {s: int(training * share / speeds[s.removesuffix("_all")]) for s, share in shares.items()}
-        return {stage: max(1, min(count, self.settings.most_steps)) for stage, count in steps.items()}
+        steps = {}
+        for stage in TRAININGS:
+            share = self.settings.share(stage)
+            count = int(training * share / speeds[stage.removesuffix("_all")])
+            steps[stage] = max(1, min(count, self.settings.most_steps)) if share else 0
+        return steps
 
     def _expect(self) -> None:
         for stage, steps in self.plan["steps"].items():

@@ -1,4 +1,4 @@
-"""The two trainings of an adaptation: where the organs are (locator), and how to draw them (the rest)."""
+"""The three trainings of an adaptation: where the organs are, what they look like, how to draw them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 from progidiff.adaptation.fitting import Fit, fit, seconds_per_step
 from progidiff.adaptation.progress import Meter
-from progidiff.adaptation.settings import AdaptSettings
+from progidiff.adaptation.settings import KINDS, AdaptSettings
 from progidiff.adaptation.teaching import Packed, Part, coarse_pieces
 from progidiff.pipelines.precision import autocast, cpu_has_bf16
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
-from progidiff.training.drawing import drawing_stage, draws_volumes
+from progidiff.training.drawing import drawing_stage, draws_volumes, seeing_stage
 from progidiff.training.locator import LocatorStage
 from progidiff.training.locator_data import CoarsePatches
 from progidiff.training.loop import Report, Schedule, Stage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
 
 _FIRST_PHANTOM = 920_000
-_HELD_OUT_BATCHES = 2
+_HELD_OUT_BATCHES = {"find": 2, "see": 4, "draw": 2}  # "see" is cheap to ask and gains the most
 
 
 class Lessons:
@@ -73,7 +73,7 @@ class Lessons:
         """One training; None where the cases have nothing to teach it.
 
         Args:
-            name: "find" or "draw", and with "_all" the second round with all cases; also names the folder.
+            name: one of `TRAININGS`; also names the folder.
             teaching, judging: packed cases; without judging ones all steps are trained and the last is kept.
             steps: how many.
             meter: told where it stands.
@@ -83,8 +83,10 @@ class Lessons:
             Cancelled: it said so; calling again continues.
         """
         kind = name.removesuffix("_all")
-        stage = self._stage(kind, teaching)
-        if stage is None or steps < 1:
+        if steps < 1:
+            return None
+        stage = self._stage(kind, teaching, self.phantoms, self.settings.appearance)
+        if stage is None:
             return None
 
         def report(r: Report) -> None:
@@ -110,18 +112,27 @@ class Lessons:
             device=self.pipeline.device.type,
         )
 
+    def _batch(self, kind: str) -> int:
+        """Pieces of volumes hold many slices: fewer of them make a batch."""
+        if kind == "find":
+            return self.settings.locator_batch
+        return self._drawn_at_once
+
     @property
     def _drawn_at_once(self) -> int:
-        """Pieces of volumes hold many slices: fewer of them make a batch."""
         return self.settings.volume_batch if draws_volumes(self.pipeline) else self.settings.batch
 
     def _schedule(self, kind: str, steps: int, seed: int) -> Schedule:
         settings = self.settings
-        find = kind == "find"
+        rates = {
+            "find": settings.locator_learning_rate,
+            "see": settings.encoder_learning_rate,
+            "draw": settings.learning_rate,
+        }
         return Schedule(
             steps=steps,
-            batch=settings.locator_batch if find else self._drawn_at_once,
-            learning_rate=settings.locator_learning_rate if find else settings.learning_rate,
+            batch=self._batch(kind),
+            learning_rate=rates[kind],
             warmup=min(20, max(1, steps // 10)),
             weight_decay=0.0,
             precision=self.precision,
@@ -131,17 +142,21 @@ class Lessons:
 
     def seconds_per_step(self, teaching: list[PackedCase]) -> dict[str, float]:
         """By kind of training."""
-        batches = {"find": self.settings.locator_batch, "draw": self._drawn_at_once}
         speeds = {}
-        for kind, batch in batches.items():
-            stage = self._stage(kind, teaching)
+        for kind in KINDS:
+            stage = self._stage(kind, teaching, self.phantoms, self.settings.appearance)
+            batch = self._batch(kind)
             speeds[kind] = seconds_per_step(stage, batch, self.precision) if stage is not None else 1.0
         return speeds
 
-    def _stage(self, kind: str, cases: list[PackedCase]) -> Stage | None:
+    def _stage(
+        self, kind: str, cases: list[PackedCase], phantoms: list[PackedCase], appearance: float
+    ) -> Stage | None:
+        """None where the cases have nothing to teach; phantoms alone are not worth a training."""
         if kind == "find":
-            return self._locator_stage(cases, self.phantoms, self.settings.appearance)
-        return self.drawing_stage([*cases, *self.phantoms], self.settings.appearance)
+            return self._locator_stage(cases, phantoms, appearance)
+        make = self.seeing_stage if kind == "see" else self.drawing_stage
+        return make([*cases, *phantoms], appearance)
 
     def _locator_stage(
         self, cases: list[PackedCase], phantoms: list[PackedCase], appearance: float
@@ -154,6 +169,10 @@ class Lessons:
         patches = CoarsePatches(cases, self.settings.patch, locator.config.spacing, appearance=appearance)
         return LocatorStage(locator, patches)
 
+    def seeing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
+        """What learns to tell organs apart, by itself."""
+        return seeing_stage(self.pipeline, cases, appearance)
+
     def drawing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
         """What learns to draw; the benchmark puts a plain U-Net here."""
         return drawing_stage(self.pipeline, cases, appearance)
@@ -162,19 +181,20 @@ class Lessons:
         """The loss on the same few batches each time, with the same noise; None without cases."""
         if not cases:
             return None
-        stage = self._locator_stage(cases, [], 0.0) if kind == "find" else self.drawing_stage(cases, 0.0)
+        stage = self._stage(kind, cases, [], 0.0)
         if stage is None:
             return None
-        batch = self.settings.locator_batch * 2 if kind == "find" else self._drawn_at_once
+        batch = self._batch(kind) * (2 if kind == "find" else 1)
+        batches = _HELD_OUT_BATCHES[kind]
         stage.eval()
 
         @torch.no_grad()
         def loss() -> float:
             total = 0.0
             with torch.random.fork_rng(), autocast(self.pipeline.device):
-                for n in range(_HELD_OUT_BATCHES):
+                for n in range(batches):
                     torch.manual_seed(n)
                     total += float(sum(stage(batch, np.random.default_rng(n)).values()))
-            return total / _HELD_OUT_BATCHES
+            return total / batches
 
         return loss

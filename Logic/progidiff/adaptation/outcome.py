@@ -154,13 +154,15 @@ def _forgetting(outcome: Outcome) -> str:
 def _how(improved: bool, plan: dict[str, Any]) -> str:
     kept, steps = plan["kept"], plan["steps"]
     first = (
-        f"LoRA on the locator ({kept.get('find', 0)} steps kept of {steps['find']}) and on image encoder, "
-        f"ControlNet and refiner ({kept.get('draw', 0)} of {steps['draw']}), the rest frozen; of the rounds "
-        "the one with the lowest held-out loss was kept. This is what was measured."
+        f"LoRA on the locator ({kept.get('find', 0)} steps kept of {steps['find']}), on the image encoder by "
+        f"its own organ loss ({kept.get('see', 0)} of {steps['see']}), then on it and all that draws "
+        f"({kept.get('draw', 0)} of {steps['draw']}), the rest frozen; of the rounds the one with the lowest "
+        "held-out loss was kept. This is what was measured."
     )
     if not improved:
         return f"{first} It is also what is in this folder."
     return (
-        f"{first} Then it went on with all cases, the held-out ones too, for {kept.get('find_all', 0)} and "
-        f"{kept.get('draw_all', 0)} steps: that is what is in this folder, and it was not measured again."
+        f"{first} Then it went on with all cases, the held-out ones too, for {kept.get('find_all', 0)}, "
+        f"{kept.get('see_all', 0)} and {kept.get('draw_all', 0)} steps: that is what is in this folder, "
+        "and it was not measured again."
     )

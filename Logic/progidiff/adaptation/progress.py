@@ -6,13 +6,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from progidiff.adaptation.settings import TRAININGS, AdaptSettings
+
 STAGES = {
     "read": "Reading the cases",
     "before": "Measuring the model before",
     "find": "Learning where the organs are",
+    "see": "Learning what they look like",
     "draw": "Learning to draw them",
     "after": "Measuring the adapter on what it has not seen",
     "find_all": "Learning from all cases where the organs are",
+    "see_all": "Learning from all cases what they look like",
     "draw_all": "Learning from all cases to draw them",
     "check": "Checking that nothing was forgotten",
 }
@@ -41,6 +45,7 @@ class AdaptProgress:
     held_out_loss: float | None = None
 
 
+_OTHERS = {"read": 0.01, "before": 0.06, "after": 0.05, "check": 0.04}  # the rest is training
 _ENOUGH = 0.1  # share of a stage from which its own pace says more than what was expected
 OnAdaptProgress = Callable[[AdaptProgress], None]
 
@@ -55,17 +60,9 @@ class Meter:
 
     def __init__(self, on_progress: OnAdaptProgress | None, seconds: float) -> None:
         self._on_progress = on_progress
-        shares = {
-            "read": 1,
-            "before": 6,
-            "find": 9,
-            "draw": 50,
-            "after": 5,
-            "find_all": 4,
-            "draw_all": 21,
-            "check": 4,
-        }
-        self.expected = {stage: seconds * share / 100 for stage, share in shares.items()}
+        training, settings = 1 - sum(_OTHERS.values()), AdaptSettings()
+        shares = _OTHERS | {name: training * settings.share(name) for name in TRAININGS}
+        self.expected = {stage: seconds * share for stage, share in shares.items()}
         self.held_out_loss: float | None = None
         self._stage, self._done, self._fraction = "read", 0.0, 0.0
         self._start = time.monotonic()

@@ -65,7 +65,10 @@ class Teaching(Volumes):
             if job_id in self.cancelled:
                 return {"job_id": job_id, "adapter": None, "activated": False, "cancelled": True}
             write(work, {"step": step})
-            notify("adapt_progress", job_id=job_id, stage="draw", text="Learning to draw them",
+            stage, text = (
+                ("see", "Learning what they look like") if step <= 10 else ("draw", "Learning to draw them")
+            )
+            notify("adapt_progress", job_id=job_id, stage=stage, text=text,
                    fraction=step / 20, seconds_left=200.0 - 10 * step, step=step, steps=20, loss=1 / step,
                    held_out_loss=1.2 / step)  # fmt: skip
             if "die-training" in BEHAVIOUR and step == 10:
