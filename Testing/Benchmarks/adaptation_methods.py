@@ -11,15 +11,13 @@ import torch
 from progidiff.adaptation.case_library import StoredCase
 from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.progress import Meter
-from progidiff.adaptation.settings import AdaptSettings
+from progidiff.adaptation.settings import KINDS, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
 from progidiff.prompts import Target, organ_table
 from progidiff.proposals import ProposalSet, summarise
 from progidiff.segmenter import PreparedVolume, Segmenter, to_proposal
 from progidiff.training.case_store import PackedCase
-from progidiff.training.encoder import EncoderStage
 from progidiff.training.loop import Stage
-from progidiff.training.slice_data import OrganSlices
 from progidiff.volumes import Volume
 
 
@@ -48,12 +46,10 @@ METHODS = {
 
 
 class PlainLessons(Lessons):
-    """Trains the image encoder's organ head alone."""
+    """Trains the image encoder's organ head alone: that is all a plain U-Net has to draw with."""
 
     def drawing_stage(self, cases: list[PackedCase], appearance: float) -> Stage:
-        encoder = self.pipeline.image_encoder
-        slices = OrganSlices(cases, encoder.config.crop, encoder.config.slices, appearance=appearance)
-        return EncoderStage(encoder, slices)
+        return self.seeing_stage(cases, appearance)
 
 
 def learn(
@@ -70,9 +66,11 @@ def learn(
         The steps planned and kept.
     """
     method, start = METHODS[name], time.monotonic()
-    settings = replace(
-        settings, learning_rate=method.learning_rate, locator_learning_rate=method.learning_rate
-    )
+    rate = method.learning_rate
+    settings = replace(settings, learning_rate=rate, locator_learning_rate=rate, encoder_learning_rate=rate)
+    if method.plain:  # its drawing is its seeing
+        find, *others = settings.shares
+        settings = replace(settings, shares=(find, 0.0, sum(others)))
     pipeline = segmenter.pipeline
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
@@ -90,13 +88,14 @@ def learn(
     judging = [lessons.pack(part) for part in parts.held_out]
     seconds = minutes * 60 - (time.monotonic() - start)
     speeds, kept, planned = lessons.seconds_per_step(teaching), {}, {}
-    for kind, share in (("find", 0.15), ("draw", 0.85)):
-        steps = seconds * share * (1 - settings.final_share) / speeds[kind]
-        planned[kind] = max(1, min(int(steps), settings.most_steps))
+    for kind in KINDS:
+        share = settings.share(kind)
+        steps = min(int(seconds * share / speeds[kind]), settings.most_steps)
+        planned[kind] = max(1, steps) if share else 0
         fitted = lessons.train(kind, teaching, judging, planned[kind], meter, lambda: False)
         kept[kind] = fitted.steps if fitted else 0
     everything = [lessons.pack(whole(case)) for case in cases]
-    for kind in ("find", "draw"):
+    for kind in KINDS:
         share = settings.final_share / (1 - settings.final_share)
         lessons.train(f"{kind}_all", everything, [], int(kept[kind] * share), meter, lambda: False)
     for part_name in method.parts:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from adaptation_samples import SETTINGS, scan, tiny_segmenter
 from progidiff.adaptation import adapt as adapt_file
+from progidiff.adaptation.settings import TRAININGS, AdaptSettings
 from progidiff.volumes.volume import Volume
 
 sys.path.append(str(Path(__file__).parent.parent / "Benchmarks"))
@@ -58,6 +59,13 @@ def test_draws_share_their_test_patients_and_the_bound_tests_all(experiment: Exp
     assert len(cells) == len(experiment.cells())
 
 
+@pytest.mark.parametrize("name", adaptation_mr.VARIANTS)
+def test_variants_change_settings_that_there_are(name: str) -> None:
+    changed = replace(AdaptSettings(), **adaptation_mr.VARIANTS[name])
+    assert changed != AdaptSettings()
+    assert sum(changed.share(training) for training in TRAININGS) == pytest.approx(1.0)
+
+
 def test_cells_run_once_and_end_in_a_report(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["base", "lora-k3-d0", "full-k1-d0", "unet-k1-d0", "scratch-k1-d0", "ct-adapter", "ct-bias"]
     for name in names:
@@ -67,6 +75,11 @@ def test_cells_run_once_and_end_in_a_report(experiment: Experiment, monkeypatch:
     cell = json.loads((experiment.output / "cells" / "lora-k3-d0.json").read_text())
     assert {r["case"] for r in cell["records"]} == set(cell["test"])
     assert cell["learnt"]["training"]["steps"]["draw"] <= 2
+    for name, seeing in (("full-k1-d0", True), ("unet-k1-d0", False), ("scratch-k1-d0", False)):
+        learnt = json.loads((experiment.output / "cells" / f"{name}.json").read_text())["learnt"]
+        assert list(learnt["planned"]) == ["find", "see", "draw"]
+        assert (learnt["planned"]["see"] > 0) == seeing
+        assert learnt["planned"]["draw"] > 0
     ct = json.loads((experiment.output / "cells" / "ct-adapter.json").read_text())
     assert ct["identical"]
     assert ct["compared"] == ["liver"]
