@@ -362,7 +362,8 @@ class Segmenter:
         stack = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 1, 0)))
         with torch.no_grad():
             features = self.pipeline.encode_image(stack, float(grid.spacing[0]))
-            organs = add_coarse_prior(features.organs, grid, prepared.coarse, prepared.coarse_grid)
+            weight = self.pipeline.config.coarse_weight
+            organs = add_coarse_prior(features.organs, grid, prepared.coarse, prepared.coarse_grid, weight)
         return OrganCrop(grid, replace(features, organs=organs))
 
     def _box_seen(self, crop: OrganCrop, organ: Organ) -> OrganBox | None:

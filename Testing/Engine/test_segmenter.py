@@ -6,7 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from progidiff.errors import Cancelled, PromptError, UsageError, VolumeError
+from progidiff.pipelines.locate import OrganBox
 from progidiff.prompts import Target, parse_prompt
 from progidiff.proposals import Proposal
 from progidiff.segmenter import Segmenter, segment, to_proposal
@@ -196,6 +198,22 @@ def test_cancelled_between_steps_keeps_what_was_given(segmenter: Segmenter) -> N
             cancelled=lambda: len(given) == 1,
         )
     assert len(given) == 1
+
+
+def test_the_model_says_how_much_the_coarse_pass_counts(segmenter: Segmenter) -> None:
+    prepared = segmenter.prepare(volume())
+    box = OrganBox(np.array([-150.0, 80.0, 1000.0]), np.array([-50.0, 180.0, 1040.0]))  # x to the left
+    own, logits = segmenter.pipeline.config.coarse_weight, []
+    try:
+        for weight in (0.0, 1.0, 2.0):
+            segmenter.pipeline.register_to_config(coarse_weight=weight)
+            logits.append(segmenter.crop_at(prepared, box).features.organs.float())
+    finally:
+        segmenter.pipeline.register_to_config(coarse_weight=own)
+    once, twice = logits[1] - logits[0], logits[2] - logits[0]
+    assert once.abs().max() > 0.1
+    assert once.std() > 0.1, "the same everywhere"
+    torch.testing.assert_close(twice, 2 * once, atol=0.1, rtol=0.02)  # logits are rounded to bf16
 
 
 def test_a_prepared_volume_serves_several_organs(segmenter: Segmenter) -> None:

@@ -10,12 +10,11 @@ from torch.nn import functional as F
 
 from progidiff.volumes.volume import Grid
 
-WEIGHT = 0.3  # of 0, 0.15, 0.3, 0.6 and 1 the best on patients kept aside: pancreas +0.03, stomach +0.02
 _LEAST = 1e-3  # what the locator rules out, it rules out by this much and no more
 
 
 def add_coarse_prior(
-    organs: Tensor, grid: Grid, coarse: NDArray[np.float32], coarse_grid: Grid, weight: float = WEIGHT
+    organs: Tensor, grid: Grid, coarse: NDArray[np.float32], coarse_grid: Grid, weight: float
 ) -> Tensor:
     """Adds the weighted log probabilities of the locator to the logits of the fine pass.
 
@@ -27,7 +26,8 @@ def add_coarse_prior(
         grid: canonical axial grid of shape (W, H, S).
         coarse: (1 + organs, I, J, K) probabilities on `coarse_grid`, canonical and axial too.
         coarse_grid: beyond it the prior says nothing.
-        weight: 0 leaves the logits as they are.
+        weight: 0 leaves the logits as they are. On patients kept aside ProGiDiff measured best with 0.3 of 0,
+            0.15, 0.3, 0.6 and 1 (pancreas +0.03, stomach +0.02); the weaker the fine pass, the more helps.
 
     Returns:
         Logits of the same shape.

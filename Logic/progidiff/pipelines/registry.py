@@ -37,7 +37,7 @@ class SegmentationPipeline(Protocol):
 
     Attributes:
         slices_per_batch: how many slices are computed at once; bounds the memory.
-        config: with `default_steps`, `eta`, and `findings` if it knows any.
+        config: with `default_steps`, `eta`, `coarse_weight`, and `findings` if it knows any.
         scheduler: the noise schedule.
         locator: its `config.spacing` is what `find_organs` wants.
         image_encoder: its `config.crop` is the edge of the window in pixels.

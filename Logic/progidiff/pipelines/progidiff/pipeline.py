@@ -39,6 +39,7 @@ class ProGiDiffPipeline(ProposalsPipeline):
         default_steps: denoising steps that measured best.
         eta: share of fresh noise in each step, below 1 (at 1 the first step takes the root of a rounding
             error and gives NaN).
+        coarse_weight: how much the fine pass trusts the locator, see `coarse_prior`.
     """
 
     edge_multiple = 32
@@ -57,6 +58,7 @@ class ProGiDiffPipeline(ProposalsPipeline):
         scheduler: DDIMScheduler,
         default_steps: int = 4,
         eta: float = 0.9,
+        coarse_weight: float = 0.3,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -70,7 +72,7 @@ class ProGiDiffPipeline(ProposalsPipeline):
             locator=locator,
             scheduler=scheduler,
         )
-        self.register_to_config(default_steps=default_steps, eta=eta)
+        self.register_to_config(default_steps=default_steps, eta=eta, coarse_weight=coarse_weight)
         self.slices_per_batch = 64
 
     def encode_prompt(self, prompt: str) -> Tensor:

@@ -39,6 +39,7 @@ class TextDiffSegPipeline(ProposalsPipeline):
         default_steps: denoising steps that measured best.
         eta: share of fresh noise in each step, below 1 (at 1 the first step takes the root of a rounding
             error and gives NaN).
+        coarse_weight: how much the fine pass trusts the locator, see `coarse_prior`.
         findings: ids of the findings it was trained on, such as "liver_tumor", separated by spaces (a
             list would read as a part in `model_index.json`).
     """
@@ -63,6 +64,7 @@ class TextDiffSegPipeline(ProposalsPipeline):
         default_steps: int = 4,
         eta: float = 0.9,
         findings: str = "",
+        coarse_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -76,7 +78,9 @@ class TextDiffSegPipeline(ProposalsPipeline):
             locator=locator,
             scheduler=scheduler,
         )
-        self.register_to_config(default_steps=default_steps, eta=eta, findings=findings)
+        self.register_to_config(
+            default_steps=default_steps, eta=eta, findings=findings, coarse_weight=coarse_weight
+        )
         self.slices_per_batch = image_encoder.config.window
 
     def encode_prompt(self, prompt: str) -> PromptTokens:
