@@ -7,12 +7,13 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from progidiff.errors import OutputError
-from progidiff.prompts import organ_table
+from progidiff.prompts import organ_table, parse_prompt
 from progidiff.proposals import RESULT_FILES, contact_sheet, export, write_results
 from progidiff.proposals.description import note_on
 from progidiff.proposals.maps import agreement_map, consensus_labels, mean_probability_map
@@ -117,6 +118,19 @@ def test_where_organs_overlap_the_more_probable_one_has_the_voxel():
         assert (labels[6:14, 5:9, 2:6] == 1).all()
         assert set(np.unique(labels)) == {0, 1, 6}
         assert mean_probability_map(order, grid)[7, 6, 3] == np.float32(0.9)
+
+
+def test_a_finding_has_its_voxels_in_its_organ_but_not_in_another():
+    grid = GRIDS["axial"]
+    liver, spleen, tumor = (np.zeros(SHAPE, np.float32) for _ in range(3))
+    liver[2:10, 5:9, 2:6] = 0.95  # the liver includes its tumor
+    spleen[12:18, 5:9, 2:6] = 0.95
+    tumor[8:14, 5:9, 2:6] = 0.7
+    (target,) = parse_prompt("the liver tumor", ("liver_tumor",))
+    groups = [group_of(t, grid, [a], "") for t, a in ((LIVER, liver), (SPLEEN, spleen), (target, tumor))]
+    for order in (groups, groups[::-1]):
+        row = consensus_labels(order, grid)[:, 6, 3]
+        assert row[2:18].tolist() == [6] * 6 + [14] * 4 + [1] * 6
 
 
 def test_segments_carry_colour_terminology_and_provenance(tmp_path):
@@ -232,6 +246,55 @@ def test_a_failure_at_any_step_leaves_nothing_of_it_behind(tmp_path, monkeypatch
         assert str(tmp_path / "old") in raised.value.message
         assert "unfinished" not in raised.value.message
         assert "room" in raised.value.remedy
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EACCES, "in use"), SystemExit(143)])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("count", range(12))
+def test_a_failure_between_the_renames_leaves_the_earlier_result(tmp_path, monkeypatch, failure, when, count):
+    """The failure comes right before or right after one of the renames, of which there are at most 12."""
+    grid = GRIDS["axial"]
+    rename, done, together = Path.replace, [], []
+    (tmp_path / "old").mkdir()
+    for name in RESULT_FILES:
+        (tmp_path / "old" / name).write_text("earlier")
+    before = everything_under(tmp_path)
+    result = result_of([group_of(SPLEEN, grid, [ball(SHAPE, (9, 9, 5), 3)], "")], grid)
+    monkeypatch.setattr(export, "_write_all", lambda _, f: [(f / n).write_text("new") for n in RESULT_FILES])
+
+    def fail_once(path, target):
+        done.append(target)
+        if len(done) == count + 1 and when == "before":
+            raise failure
+        moved = rename(path, target)
+        texts = {
+            (target.parent / name).read_text() for name in RESULT_FILES if (target.parent / name).exists()
+        }
+        together.append((target.parent / "proposals.json").exists() and len(texts) > 1)
+        if len(done) == count + 1 and when == "after":
+            raise failure
+        return moved
+
+    monkeypatch.setattr(Path, "replace", fail_once)
+    for folder in ["old", "new"] if count < len(RESULT_FILES) else ["old"]:
+        done.clear()
+        with pytest.raises(OutputError if isinstance(failure, OSError) else type(failure)):
+            write_results(result, tmp_path / folder)
+        assert everything_under(tmp_path) == before
+        assert [path.name for path in tmp_path.iterdir()] == ["old"]
+        assert {path.name for path in (tmp_path / "old").iterdir()} == set(RESULT_FILES)
+        assert not any(together)  # a description lies only beside files of its own result
+
+
+def test_a_folder_with_the_name_of_a_result_file_is_left_alone(tmp_path):
+    write_results(liver_and_spleen(GRIDS["axial"]), tmp_path)
+    (tmp_path / "contact_sheet.png").unlink()
+    (tmp_path / "contact_sheet.png").mkdir()
+    (tmp_path / "contact_sheet.png" / "mine.txt").write_text("mine")
+    before = everything_under(tmp_path)
+    with pytest.raises(OutputError, match=r"contact_sheet.png” is a folder"):
+        write_results(liver_and_spleen(GRIDS["axial"]), tmp_path)
+    assert everything_under(tmp_path) == before
 
 
 @contextmanager

@@ -39,15 +39,18 @@ def write_results(result: SegmentationResult, folder: str | Path) -> dict[str, P
 
     Files of an earlier result are replaced, other files are left alone. Everything is first written
     under a temporary name on the same disk: if anything goes wrong nothing of the new result is left
-    behind, and an earlier one stays as it was.
+    behind, and an earlier one stays as it was. A computer that stops in the middle of the last step, the
+    renaming, leaves a folder without `proposals.json`, and the earlier files in a hidden folder in it.
 
     Returns:
         The path of each file by its name (`RESULT_FILES`).
 
     Raises:
-        OutputError: the folder cannot be made or written, or the disk is full.
+        OutputError: the folder cannot be made or written, a folder has the name of a result file, or the
+            disk is full.
     """
     folder = Path(folder)
+    _refuse_folders_in_the_way(folder)
     with _whole_or_not_at_all(folder) as unfinished:
         _write_all(result, unfinished)
     return {name: folder / name for name in RESULT_FILES}
@@ -78,8 +81,7 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
         yield unfinished
-        for name in RESULT_FILES:
-            (unfinished / name).replace(folder / name)
+        _replace_all(unfinished, folder)
         made = []
     except (OSError, OutputError) as error:
         raise _output_error(folder, error) from error
@@ -87,6 +89,49 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
         if unfinished is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
         _remove_if_empty(made)
+
+
+def _refuse_folders_in_the_way(folder: Path) -> None:
+    for name in RESULT_FILES:
+        if (folder / name).is_dir():
+            raise OutputError(
+                f"“{folder / name}” is a folder, where a result file has to go.",
+                "Rename it, or choose another folder for the results.",
+            )
+
+
+def _replace_all(new: Path, folder: Path) -> None:
+    """Moves the result files from `new` to `folder`, all or none, whatever exception comes in between.
+
+    The description is the first to go and the last to come, so that it never lies beside files of
+    another result.
+    """
+    earlier = Path(tempfile.mkdtemp(prefix=".earlier-", dir=folder))
+    try:
+        for name in reversed(RESULT_FILES):
+            if _is_file(folder / name):
+                (folder / name).replace(earlier / name)
+        for name in RESULT_FILES:
+            (new / name).replace(folder / name)
+    except BaseException:  # also Ctrl-C and the SystemExit that SIGTERM becomes
+        _put_back(earlier, new, folder)
+        earlier.rmdir()
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _put_back(earlier: Path, new: Path, folder: Path) -> None:
+    """Undoes as much of `_replace_all` as had happened, which the disk itself tells."""
+    for name in reversed(RESULT_FILES):
+        if not (new / name).exists():
+            (folder / name).unlink(missing_ok=True)
+    for name in RESULT_FILES:
+        if _is_file(earlier / name):
+            (earlier / name).replace(folder / name)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
 
 
 def _remove_if_empty(folders: list[Path]) -> None:
