@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.prompts.organ_table import organ_table
+from progidiff.prompts.organ_table import Organ, organ_table
 from progidiff.proposals.proposal import ProposalSet
 from progidiff.volumes.volume import Grid
 
@@ -19,18 +19,30 @@ def consensus_labels(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.uint
     """(I, J, K) uint8: the organ table's label of each voxel, 0 where there is no organ.
 
     Where the consensus masks of two organs overlap, the one with the higher mean probability has
-    the voxel.
+    the voxel. A finding, such as a tumor, has all its voxels in the organ that it lies in: an organ
+    includes its findings, so the probabilities of the two do not compete.
     """
     labels = np.zeros(grid.shape, np.uint8, order="F")
     highest = np.zeros(grid.shape, np.float32, order="F")
-    for group in sets:
+    # Findings after organs, whatever their order in the prompt.
+    for group in sorted(sets, key=lambda group: _owner(group) is not None):
         if group.consensus is None or not group.found:
             continue
         probability, region = group.consensus.probability_in_region, group.consensus.region
-        wins = group.consensus.mask_in_region & (probability > highest[region])
+        wins = probability > highest[region]
+        owner = _owner(group)
+        if owner is not None:
+            wins |= labels[region] == owner.label
+        wins &= group.consensus.mask_in_region
         labels[region][wins] = organ_table().by_id(group.target.organ).label
         highest[region][wins] = probability[wins]
     return labels
+
+
+def _owner(group: ProposalSet) -> Organ | None:
+    """The organ in which a finding lies; None for an organ."""
+    within = organ_table().by_id(group.target.organ).within
+    return None if within is None else organ_table().by_id(within)
 
 
 def mean_probability_map(sets: Sequence[ProposalSet], grid: Grid) -> NDArray[np.float32]:
