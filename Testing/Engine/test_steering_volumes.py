@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from progidiff.errors import Cancelled, UsageError
 from progidiff.pipelines.locate import canonical_mm
-from progidiff.prompts import organ_table
+from progidiff.prompts import organ_table, parse_prompt
 from progidiff.proposals import Proposal, dice
 from progidiff.segmenter import PreparedVolume
 from progidiff.steering import Promises, SteerOptions, Voxels, proposal_from_mask
@@ -93,6 +93,19 @@ def test_without_any_hint_of_a_place_nothing_is_found() -> None:
     assert "mark a point inside" in found.reason
     region = Promises(region=Voxels.of_slices(2, 8, case.volume.grid))
     assert window_for(tiny_segmenter(), case, liver(), region) is not None
+
+
+@pytest.mark.parametrize("located", [True, False])
+def test_a_finding_is_drawn_around_a_mark_beyond_the_window_of_its_organ(located: bool) -> None:
+    case = replace(prepared(*STRAIGHT), crops={"liver": None})
+    segmenter, inside = tiny_segmenter(), Voxels.of_mask(ball(case).mask)
+    if located:
+        case.crops["liver"] = segmenter.crop_at(case, box_at(case, -40.0))
+    (tumor,) = parse_prompt("the liver tumor", ("liver_tumor",))
+    window = window_for(segmenter, case, tumor, Promises(inside=inside))
+    same = window_for(segmenter, case, liver(), Promises(inside=inside))
+    assert window is not None and same is not None
+    assert np.array_equal(window.grid.affine, same.grid.affine)
 
 
 def box_at(case: PreparedVolume, shift_mm: float):

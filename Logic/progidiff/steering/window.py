@@ -55,6 +55,8 @@ def window_for(
         return located
     if is_nowhere(mask):
         organ = organ_table().by_id(target.organ)
+        if organ.within:  # a finding lies in its organ; only organs are located
+            organ = organ_table().by_id(organ.within)
         seen = locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
         box = _join(box, seen if seen is not None else _typical(box, organ))
     return segmenter.crop_at(prepared, box)
