@@ -75,6 +75,8 @@ def test_the_largest_of_several_series_is_taken_and_said(tmp_path):
     np.testing.assert_array_equal(volume.array, values)
     assert volume.modality == "MR"
     assert "3 series" in volume.metadata["note"]
+    assert "“series 2” with 5 slices" in volume.metadata["note"]
+    assert volume.metadata["series"] == "1.2.3.2"
     assert volume.metadata["description"] == "series 2"
 
 
@@ -111,6 +113,30 @@ def test_a_tilted_gantry_is_noticed(tmp_path):
     write_slices(tmp_path, stack(5, step=(0, 0.6, 2.5)), directions=np.eye(3))
     with pytest.raises(VolumeError, match="tilted"):
         read_volume(tmp_path)
+
+
+def rewrite(path: Path, tag: bytes, text: str) -> None:
+    """Another value for a tag of a file with implicit value types."""
+    content = path.read_bytes()
+    start = content.index(tag) + len(tag)
+    size = int.from_bytes(content[start : start + 4], "little")
+    value = text.encode() + b" " * (len(text) % 2)
+    path.write_bytes(content[:start] + len(value).to_bytes(4, "little") + value + content[start + 4 + size :])
+
+
+POSITION, ORIENTATION = b"\x20\x00\x32\x00", b"\x20\x00\x37\x00"
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("tag", [POSITION, ORIENTATION])
+@pytest.mark.parametrize("text", ["", "left\\right", "1\\2", "1e400\\0\\0", "nan\\0\\0\\0\\1\\0"])
+def test_a_place_that_cannot_be_read_is_said(tmp_path, tag, text, slices):
+    write_slices(tmp_path, stack(3))
+    for path in sorted(tmp_path.iterdir(), reverse=True)[:slices]:  # the first slice has the last name
+        rewrite(path, tag, text)
+    with pytest.raises(VolumeError, match="cannot be read") as caught:
+        read_volume(tmp_path)
+    assert caught.value.remedy
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):

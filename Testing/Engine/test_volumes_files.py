@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -133,18 +134,28 @@ def test_simpleitk_images_and_back():
     assert (back.name, back.modality) == ("copy", "CT")
 
 
-@pytest.mark.parametrize("byte_order", ["<", ">"])
-@pytest.mark.parametrize(("fields", "size"), [(nifti._NIFTI1, 348), (nifti._NIFTI2, 540)])
-def test_both_nifti_versions_and_byte_orders_are_read(tmp_path, byte_order, fields, size):
-    path = written(tmp_path)
+def in_layout(path: Path, fields: nifti.Fields, size: int, byte_order: Literal["<", ">"], **others) -> Path:
+    """The NIfTI file of `scan` in another version or byte order, with other values of some fields."""
     ours = np.frombuffer(path.read_bytes(), nifti._dtype(nifti._NIFTI1, 348, "<"), 1)[0]
     theirs = np.zeros((), nifti._dtype(fields, size, byte_order))
     for name in set(fields) & set(nifti._NIFTI1):
         theirs[name] = ours[name]
     theirs["sizeof_hdr"], theirs["vox_offset"] = size, size + 4
+    for name, value in others.items():
+        theirs[name] = value
     voxels = scan().array.astype(f"{byte_order}i2").tobytes(order="F")
     path.write_bytes(theirs.tobytes() + bytes(4) + voxels)
-    back = read_volume(path)
+    return path
+
+
+def nifti_2(path: Path, **others) -> Path:
+    return in_layout(path, nifti._NIFTI2, 540, "<", **others)
+
+
+@pytest.mark.parametrize("byte_order", ["<", ">"])
+@pytest.mark.parametrize(("fields", "size"), [(nifti._NIFTI1, 348), (nifti._NIFTI2, 540)])
+def test_both_nifti_versions_and_byte_orders_are_read(tmp_path, byte_order, fields, size):
+    back = read_volume(in_layout(written(tmp_path), fields, size, byte_order))
     assert back.array.dtype == np.dtype("i2")
     np.testing.assert_array_equal(back.array, scan().array)
     np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-4)
@@ -159,6 +170,47 @@ def test_of_two_nifti_matrices_the_one_that_slicer_takes_counts(tmp_path, sform_
     image = sitk.ReadImage(str(path))
     point = np.array(image.TransformIndexToPhysicalPoint((1, 2, 3))) * [-1, -1, 1]
     np.testing.assert_allclose((read_volume(path).affine @ [1, 2, 3, 1])[:3], point, atol=1e-3)
+
+
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (0, 0), (2, 2)], ids=["sform", "qform", "none", "both"])
+@pytest.mark.parametrize("units", [0, 1, 2, 3, 4, 8, 9, 10, 11, 7])
+def test_metres_and_micrometres_are_what_simpleitk_takes_them_for(tmp_path, units, codes):
+    """Units of space are the lowest three bits: 0 unknown, 1 m, 2 mm, 3 µm; 8 adds seconds."""
+    sitk = pytest.importorskip("SimpleITK")
+    path = patch(patch(written(tmp_path), 123, units, "u1"), 252, codes, "<i2")
+    image, volume = sitk.ReadImage(str(path)), read_volume(path)
+    np.testing.assert_allclose(volume.spacing, image.GetSpacing(), rtol=1e-5)
+    point = np.array(image.TransformIndexToPhysicalPoint((4, 2, 6))) * [-1, -1, 1]
+    np.testing.assert_allclose((volume.affine @ [4, 2, 6, 1])[:3], point, rtol=1e-4, atol=1e-6)
+    expected = {1: 1500.0, 3: 0.0015}.get(units & 7, 1.5)
+    np.testing.assert_allclose(volume.spacing[0], expected, rtol=1e-5)
+
+
+def test_units_of_nifti_2_count_as_well(tmp_path):
+    path = nifti_2(written(tmp_path), xyzt_units=1)
+    np.testing.assert_allclose(read_volume(path).affine[:3], OBLIQUE[:3] * 1000, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [2**20, 2**40, 2**62])
+def test_absurd_sizes_that_nifti_2_can_hold_are_refused(tmp_path, size):
+    path = nifti_2(written(tmp_path), dim=[3, size, size, size, 1, 1, 1, 1])
+    with pytest.raises(VolumeError, match="memory"):
+        read_volume(path)
+
+
+def test_a_header_of_random_bytes_is_read_or_refused_in_a_sentence(tmp_path):
+    good = written(tmp_path).read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(good)
+        for start in rng.integers(40, 344, 3):
+            content[start : start + 4] = rng.bytes(4)
+        path = tmp_path / "random.nii"
+        path.write_bytes(content)
+        try:
+            check_volume(read_volume(path))
+        except VolumeError as error:
+            assert error.message.endswith(".")
 
 
 def test_scaled_nifti_gives_real_numbers(tmp_path):
@@ -230,6 +282,11 @@ def broken_voxel(value: float) -> Volume:
     return volume
 
 
+def by_qform(folder: Path) -> Path:
+    """A NIfTI file that is placed by its quaternion alone."""
+    return patch(written(folder), 254, 0, "<i2")
+
+
 IDENTITY = "TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementSpacing = "
 BAD_FILES = {
     "missing": (lambda t: t / "nowhere.nii.gz", "does not exist"),
@@ -279,6 +336,15 @@ BAD_FILES = {
         "singular",
     ),
     "NaN in the matrix": (lambda t: patch(written(t), 280, np.nan, "<f4"), "finite"),
+    "voxels at NaN": (lambda t: patch(written(t), 108, np.nan, "<f4"), "begin at byte nan"),
+    "voxels at infinity": (lambda t: patch(written(t), 108, np.inf, "<f4"), "begin at byte inf"),
+    "voxels far away": (lambda t: patch(written(t), 108, 1e30, "<f4"), "begin at byte 1e.30"),
+    "voxels before the file": (lambda t: patch(written(t), 108, -1, "<f4"), "begin at byte -1"),
+    "voxels in the header": (lambda t: patch(written(t), 108, 0, "<f4"), "begin at byte 0"),
+    "voxels behind the end": (lambda t: patch(written(t), 108, 1e9, "<f4"), "truncated: 0 of"),
+    "NaN quaternion": (lambda t: patch(by_qform(t), 256, np.nan, "<f4"), "finite"),
+    "infinite quaternion": (lambda t: patch(by_qform(t), 260, np.inf, "<f4"), "finite"),
+    "NaN origin": (lambda t: patch(by_qform(t), 268, np.nan, "<f4"), "finite"),
     "folder without DICOM": (lambda t: t, "holds no DICOM series"),
 }
 

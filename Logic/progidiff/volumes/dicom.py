@@ -36,7 +36,7 @@ def read_largest_series(folder: Path) -> tuple[Any, str, dict[str, str]]:
         of how many series was taken.
 
     Raises:
-        VolumeError: no DICOM series, slices missing, doubled or sheared (gantry tilt).
+        VolumeError: no DICOM series, slices missing, doubled, without a place or sheared (gantry tilt).
     """
     sitk = simpleitk()
     series = list(_find_series(folder))
@@ -50,12 +50,12 @@ def read_largest_series(folder: Path) -> tuple[Any, str, dict[str, str]]:
     _check_slices(headers, folder.name)
     image = sitk.ReadImage(list(files))
     metadata = {"format": "DICOM", "series": uid}
-    if description := headers[0].get(_DESCRIPTION_TAG, "").strip():
+    description = headers[0].get(_DESCRIPTION_TAG, "").strip()
+    if description:
         metadata["description"] = description
     if len(series) > 1:
-        metadata["note"] = (
-            f"The folder holds {len(series)} series; the largest, {len(files)} slices, was taken."
-        )
+        which = f"“{description}” with {len(files)} slices" if description else f"{len(files)} slices"
+        metadata["note"] = f"The folder holds {len(series)} series; the largest, {which}, was taken."
     return image, headers[0].get(MODALITY_TAG, "").strip(), metadata
 
 
@@ -75,17 +75,27 @@ def _header(file: str) -> dict[str, str]:
     return {tag: reader.GetMetaData(tag) for tag in tags if reader.HasMetaDataKey(tag)}
 
 
-def _numbers(text: str) -> NDArray[np.float64]:
-    return np.array([float(part) for part in text.split("\\")])
+def _numbers(text: str, count: int, name: str) -> NDArray[np.float64]:
+    """The numbers of a tag, (count,), or VolumeError where they are not that many finite numbers."""
+    try:
+        numbers = np.array([float(part) for part in text.split("\\")])
+    except ValueError:
+        numbers = np.empty(0)
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise VolumeError(
+            f"The DICOM series in “{name}” has a slice whose position or orientation cannot be read.",
+            "Export the series again from the original archive.",
+        )
+    return numbers
 
 
 def _check_slices(headers: list[dict[str, str]], name: str) -> None:
     """Raise VolumeError unless the slices are evenly stacked along their normal."""
     if len(headers) < 2 or any(_POSITION_TAG not in h or _ORIENTATION_TAG not in h for h in headers):
         return
-    orientation = _numbers(headers[0][_ORIENTATION_TAG])
+    orientation = _numbers(headers[0][_ORIENTATION_TAG], 6, name)
     normal = np.cross(orientation[:3], orientation[3:])
-    positions = np.array([_numbers(h[_POSITION_TAG]) for h in headers])
+    positions = np.array([_numbers(h[_POSITION_TAG], 3, name) for h in headers])
     along = positions @ normal
     steps = np.diff(along)
     distance = float(np.median(np.abs(steps)))

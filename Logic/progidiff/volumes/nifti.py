@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import sys
 import zlib
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -55,6 +56,7 @@ _NIFTI2: Fields = {
     "quatern": ("3f8", 352),
     "qoffset": ("3f8", 376),
     "srow": ("(3,4)f8", 400),
+    "xyzt_units": ("i4", 500),
 }
 _SIZES = {348: _NIFTI1, 540: _NIFTI2}
 _CODES = {
@@ -74,6 +76,11 @@ _COLOUR = (128, 2304)
 _COMPLEX = (32, 1792, 2048)
 _SCANNER_POSITION = 1
 _MILLIMETRES = 2
+_UNIT_MM = {1: 1000.0, 3: 0.001}
+"""Metres and micrometres in mm; SimpleITK takes all other codes, also unknown, for millimetres."""
+_SPACE_UNIT_BITS = 7
+# Where voxels may begin at most: nifti1_io.c holds it in 32 bits.
+_LARGEST_OFFSET = 2**31 - 1
 
 
 def read_nifti(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
@@ -85,14 +92,19 @@ def read_nifti(path: Path) -> tuple[NDArray, NDArray[np.float64]]:
 
     Raises:
         VolumeError: not NIfTI, truncated, damaged, no voxels, colour, complex, 4D, or bad spacing.
+        MemoryError: the voxels do not fit into memory, if such a size is meant at all.
     """
     try:
         with _open(path) as file:
             header, byte_order = _read_header(file, path.name)
             shape, dtype = _layout(header, path.name)
             _check_spacing(header, path.name)
-            array = np.empty(math.prod(shape), np.dtype(dtype).newbyteorder(byte_order))
-            file.seek(int(header["vox_offset"]))
+            offset = _voxel_offset(header, path.name)
+            count = math.prod(shape)
+            if count * np.dtype(dtype).itemsize > sys.maxsize:
+                raise MemoryError
+            array = np.empty(count, np.dtype(dtype).newbyteorder(byte_order))
+            file.seek(offset)
             length = _read_into(file, array.view(np.uint8).data)
             # On to the end of the stream, where the checksum is.
             while file.read(1 << 20):
@@ -196,6 +208,17 @@ def _check_spacing(header: np.void, name: str) -> None:
         raise bad_spacing(name)
 
 
+def _voxel_offset(header: np.void, name: str) -> int:
+    """Where the voxels begin in the file, which NIfTI-1 stores as a float."""
+    offset = float(header["vox_offset"])
+    if not int(header["sizeof_hdr"]) <= offset <= _LARGEST_OFFSET:  # also refuses NaN
+        raise VolumeError(
+            f"The header of “{name}” is damaged: its voxels cannot begin at byte {offset:g}.",
+            "Copy or export the file again.",
+        )
+    return int(offset)
+
+
 def bad_spacing(name: str) -> VolumeError:
     """The error for a spacing that no grid can have."""
     return VolumeError(
@@ -228,7 +251,14 @@ def _scaled(array: NDArray, header: np.void) -> NDArray:
 
 
 def _affine(header: np.void) -> NDArray[np.float64]:
-    """4×4 to RAS: sform or qform by the rule of SimpleITK, so that Slicer shows the same place."""
+    """4×4 to RAS mm: matrix and unit by the rules of SimpleITK, so that Slicer shows the same place."""
+    affine = _stored_affine(header)
+    affine[:3] *= _UNIT_MM.get(int(header["xyzt_units"]) & _SPACE_UNIT_BITS, 1.0)
+    return affine
+
+
+def _stored_affine(header: np.void) -> NDArray[np.float64]:
+    """The sform or the qform, in the unit of the header."""
     affine = np.eye(4)
     if header["sform_code"] == _SCANNER_POSITION or (header["sform_code"] > 0 and header["qform_code"] <= 0):
         affine[:3] = header["srow"]
@@ -245,10 +275,13 @@ def _affine(header: np.void) -> NDArray[np.float64]:
 
 
 def _rotation(quaternion: NDArray) -> NDArray:
-    """Rotation matrix of the unit quaternion whose last three parts are (b, c, d)."""
+    """Rotation matrix of the unit quaternion whose last parts are (b, c, d); NaN if they are not finite."""
     from scipy.spatial.transform import Rotation
 
-    real = math.sqrt(max(0.0, 1.0 - float(quaternion @ quaternion)))
+    length = float(np.linalg.norm(quaternion))
+    if not math.isfinite(length):
+        return np.full((3, 3), np.nan)
+    real = math.sqrt(max(0.0, 1.0 - length**2))
     return Rotation.from_quat([*quaternion, real]).as_matrix()
 
 
