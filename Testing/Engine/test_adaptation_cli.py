@@ -50,12 +50,12 @@ def test_add_list_remove(files: tuple[str, str], tmp_path: Path, capsys: pytest.
     assert main(add) == 0
     (case,) = CaseLibrary(tmp_path / "cases").cases()
     assert list(case.organs) == ["liver", "spleen"]
-    assert case.organs["liver"].slices == ((2, 10),)
+    assert case.organs["liver"].slices == ((3, 11),)
     assert case.load_mask("spleen").sum() == 9 * 12
     assert main(["cases", "list", *where]) == 0
     printed = capsys.readouterr().out
     assert case.id in printed
-    assert "3–10" in printed
+    assert "3–10" in printed  # as typed
     assert main(["cases", "remove", case.id, "--organ", "spleen", *where]) == 0
     assert main(["cases", "remove", case.id, *where]) == 0
     assert main(["cases", "remove", case.id, *where]) == 1
@@ -72,7 +72,9 @@ def test_a_label_can_be_named(files: tuple[str, str], tmp_path: Path) -> None:
     ("more", "code", "words"),
     [
         (["--organ", "knee"], 2, "not an organ"),
-        (["--organ", "pancreas"], 1, "empty"),
+        (["--organ", "pancreas"], 1, "no voxel of pancreas"),
+        (["--organ", "pancreas", "--label", "9"], 1, "empty"),
+        (["--organ", "liver", "--organ", "pancreas"], 1, "no voxel of pancreas"),
         (["--organ", "liver", "--slices", "9-3"], 2, "no range"),
         (["--organ", "liver", "--slices", "3-99"], 1, "not within"),
     ],
@@ -87,6 +89,56 @@ def test_what_cannot_be_added_is_said(
 ) -> None:
     assert main(["cases", "add", *files, "--cases", str(tmp_path / "cases"), *more]) == code
     assert words in capsys.readouterr().err
+
+
+def add_of_one_value(value: int, tmp_path: Path, *more: str) -> int:
+    """Adds a mask that has this value alone."""
+    image, ball = scan()
+    write_volume(image, tmp_path / "image.nii.gz")
+    write_volume(Volume(ball.astype(np.uint8) * value, image.affine, "MR", "m"), tmp_path / "one.nii.gz")
+    paths = [str(tmp_path / "image.nii.gz"), str(tmp_path / "one.nii.gz")]
+    return main(["cases", "add", *paths, "--cases", str(tmp_path / "cases"), *more])
+
+
+@pytest.mark.parametrize(
+    ("value", "more"),
+    [(1, ["liver"]), (6, ["liver"]), (255, ["liver"]), (1, ["spleen"]), (6, ["spleen", "--label", "6"])],
+)
+def test_one_organ_may_have_a_binary_mask(value: int, more: list[str], tmp_path: Path) -> None:
+    assert add_of_one_value(value, tmp_path, "--organ", *more) == 0
+    (case,) = CaseLibrary(tmp_path / "cases").cases()
+    assert case.load_mask(more[0]).sum() == scan()[1].sum()
+
+
+@pytest.mark.parametrize(
+    ("value", "organs", "words"),
+    [
+        (6, ["liver", "spleen"], "no voxel of spleen"),
+        (1, ["liver", "spleen"], "no voxel of liver"),
+        (255, ["liver", "spleen"], "no voxel of liver"),
+        (6, ["spleen"], "is the number of liver"),
+        (14, ["liver"], "is the number of liver tumor"),
+    ],
+)
+def test_a_mask_of_one_value_is_not_taken_for_another_organ(
+    value: int, organs: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [part for organ in organs for part in ("--organ", organ)]
+    assert add_of_one_value(value, tmp_path, *more) == 1
+    assert words in capsys.readouterr().err
+    assert CaseLibrary(tmp_path / "cases").cases() == []
+
+
+def test_an_organ_includes_its_findings(tmp_path: Path) -> None:
+    image, ball = scan()
+    label = np.where(ball, 6, 0).astype(np.uint8)
+    label[tuple(np.argwhere(ball)[ball.sum() // 2])] = 14
+    write_volume(image, tmp_path / "image.nii.gz")
+    write_volume(Volume(label, image.affine, "MR", "label"), tmp_path / "label.nii.gz")
+    paths = [str(tmp_path / "image.nii.gz"), str(tmp_path / "label.nii.gz")]
+    assert main(["cases", "add", *paths, "--organ", "liver", "--cases", str(tmp_path / "cases")]) == 0
+    (case,) = CaseLibrary(tmp_path / "cases").cases()
+    assert case.load_mask("liver").sum() == ball.sum()
 
 
 def test_a_mask_of_another_grid_is_refused(
@@ -112,10 +164,11 @@ def test_a_mask_of_another_grid_is_refused(
     assert "grid" in capsys.readouterr().err
 
 
-def test_slices_are_counted_from_one() -> None:
-    assert slice_ranges("12-40, 44") == [(11, 40), (43, 44)]
+def test_slices_are_counted_from_zero_as_in_slicer() -> None:
+    assert slice_ranges("12-40, 44") == [(12, 41), (44, 45)]
+    assert slice_ranges("0-3") == [(0, 4)]
     assert slice_ranges("") == []
-    for nonsense in ("0-3", "a", "3-", "-3", "5-4"):
+    for nonsense in ("a", "3-", "-3", "5-4"):
         with pytest.raises(UsageError):
             slice_ranges(nonsense)
 

@@ -137,5 +137,5 @@ def test_a_part_without_its_organ_is_refused(tmp_path: Path) -> None:
         Packed().pack(Part(case, {"liver": np.zeros(12, bool)}))
 
 
-def test_slices_are_told_as_people_count() -> None:
-    assert slices_text(((0, 40), (42, 43))) == "1–40, 43"
+def test_slices_are_told_as_slicer_counts_them() -> None:
+    assert slices_text(((0, 40), (42, 43))) == "0–39, 42"

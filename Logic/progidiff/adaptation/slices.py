@@ -15,5 +15,5 @@ def runs(flags: NDArray[np.bool_]) -> Ranges:
 
 
 def slices_text(ranges: Ranges) -> str:
-    """ "1–40" or "3–7, 12": slices as people count them, from one."""
-    return ", ".join(f"{a + 1}–{b}" if b - a > 1 else f"{b}" for a, b in ranges)
+    """ "0–39" or "2–6, 11": first and last of each range, counted from 0 as Slicer counts slices."""
+    return ", ".join(f"{a}–{b - 1}" if b - a > 1 else f"{a}" for a, b in ranges)

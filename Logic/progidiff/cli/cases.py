@@ -28,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add.add_argument("--label", type=int, metavar="N", help="value of the organ in MASK (default: see below)")
     add.add_argument(
-        "--slices", default="", metavar="RANGES", help='checked, as "12-40,44" from 1 (default all)'
+        "--slices", default="", metavar="RANGES", help='checked, as "12-40,44", counted from 0 (default all)'
     )
     add.add_argument("--modality", choices=("auto", "CT", "MR"), default="auto", help="what the image is")
     add.add_argument("--by", default="", metavar="WHO", help="who checked it")
     add.epilog = (
-        "In a MASK with one value, that is the organ; with several, the organ table's numbers are meant "
-        "(those of consensus.nii.gz), unless --label says otherwise."
+        "In MASK the organ table's numbers are meant (those of consensus.nii.gz; an organ includes its "
+        "findings), unless --label says otherwise. For one organ, MASK may also be binary: one value that is "
+        "no other organ's number, or 1."
     )
     listing = actions.add_parser("list", help="show what a library holds")
     remove = actions.add_parser("remove", help="delete a case, or one organ of it")
@@ -53,7 +54,7 @@ def _add(options: argparse.Namespace) -> int:
     from progidiff.adaptation.case_library import CaseLibrary
     from progidiff.volumes import read_label, read_volume
 
-    organs = [organ_id(name) for name in options.organ]
+    organs = list(dict.fromkeys(organ_id(name) for name in options.organ))
     if options.label is not None and len(organs) > 1:
         raise UsageError("--label says which value one organ has.", "Add the organs one after the other.")
     slices = slice_ranges(options.slices)
@@ -61,8 +62,9 @@ def _add(options: argparse.Namespace) -> int:
     if options.modality != "auto":
         image = replace(image, modality=options.modality)
     _check_grid(image, mask)
-    for organ in organs:
-        inside = _inside(mask.array, organ, options.label)
+    alone = len(organs) == 1
+    insides = {organ: _inside(mask.array, organ, options.label, alone) for organ in organs}
+    for organ, inside in insides.items():
         added = CaseLibrary(options.cases).add(image, inside, organ, slices=slices, by=options.by)
         print(f"{added.case.id}: {organ} {added.outcome}")
     return 0
@@ -80,7 +82,7 @@ def organ_id(name: str) -> str:
 
 
 def slice_ranges(text: str) -> list[tuple[int, int]]:
-    """ "12-40,44", as people count slices → (first, end) from zero, end exclusive.
+    """ "12-40,44", both ends included → (first, end), end exclusive; all counted from 0, as Slicer does.
 
     Raises:
         UsageError: it is not that.
@@ -88,10 +90,10 @@ def slice_ranges(text: str) -> list[tuple[int, int]]:
     ranges = []
     for part in filter(None, text.replace(" ", "").split(",")):
         match = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", part, re.ASCII)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= first <= last:
-            raise UsageError(f"{part!r} is no range of slices.", 'Write "12-40,44", counted from 1.')
-        ranges.append((first - 1, last))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
+        if first > last:
+            raise UsageError(f"{part!r} is no range of slices.", 'Write "12-40,44", counted from 0.')
+        ranges.append((first, last + 1))
     return ranges
 
 
@@ -104,15 +106,39 @@ def _check_grid(image: Volume, mask: Volume) -> None:
         )
 
 
-def _inside(array: NDArray, organ: str, label: int | None) -> NDArray:
+def _inside(array: NDArray, organ_id: str, label: int | None, alone: bool) -> NDArray:
+    """The organ's voxels: those of value `label`, of the organ table's numbers, or of a binary mask.
+
+    Args:
+        array: (I, J, K) label map.
+        alone: no other organ is read from it, so that a binary mask can only mean this one.
+
+    Raises:
+        CasesError: the organ is not there, or the one value may well be another organ.
+    """
     import numpy as np
 
     from progidiff.prompts import organ_table
 
-    values = np.unique(array[array != 0])
-    if label is None:
-        label = int(values[0]) if len(values) == 1 else organ_table().by_id(organ).label
-    return array == label
+    if label is not None:
+        return array == label
+    table, organ = organ_table(), organ_table().by_id(organ_id)
+    values = np.unique(array[array != 0]).tolist()
+    if alone and len(values) == 1 and values[0] != organ.label:
+        other = table.by_label(values[0])
+        if values[0] != 1 and other is not None:
+            raise CasesError(
+                f"The only value of the mask, {values[0]}, is the number of {other.name}, not {organ.name}.",
+                f"Add --label {values[0]} if it is the {organ.name} all the same.",
+            )
+        return array == values[0]
+    if organ.label not in values:
+        raise CasesError(
+            f"The mask has no voxel of {organ.name}, whose number in the organ table is {organ.label}.",
+            "Add the organ by itself, from a binary mask or with --label.",
+        )
+    findings = [finding.label for finding in table.findings if finding.within == organ.id]
+    return np.isin(array, [organ.label, *findings])
 
 
 def _list(options: argparse.Namespace) -> int:
