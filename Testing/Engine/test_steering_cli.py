@@ -85,6 +85,29 @@ def test_constrain_keeps_what_is_finished(files: Path) -> None:
     assert np.array_equal(result(files)[1][:, :, :5], label[:, :, :5])
 
 
+@pytest.mark.parametrize("marks", ["fixed", "inside-mask"])
+def test_the_label_holds_for_marks_in_a_map_of_several_organs(files: Path, marks: str) -> None:
+    label = ["--mask", str(files / "label.nii.gz"), "--label", "6"]
+    assert run("constrain", files, *label, f"--{marks}", str(files / "label.nii.gz")) == 0
+    organ, _ = result(files)
+    said = organ["proposals"][0]["provenance"]["constraints"]
+    assert str(8 * 8 * 7) in said  # the liver's voxels alone
+
+
+def test_marks_of_one_value_count_whole_whatever_the_label(files: Path) -> None:
+    painted = np.zeros(GRID.shape, np.uint8)
+    painted[18, 16, 10] = 1
+    write_volume(Volume(painted, GRID.affine), files / "painted.nii.gz")
+    label = ["--mask", str(files / "label.nii.gz"), "--label", "6"]
+    assert run("constrain", files, *label, "--outside-mask", str(files / "painted.nii.gz")) == 0
+    assert "1 voxel outside" in result(files)[0]["proposals"][0]["provenance"]["constraints"]
+
+
+def test_a_label_that_the_marks_do_not_have_is_said(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("constrain", files, "--fixed", str(files / "label.nii.gz"), "--label", "7") == 2
+    assert "label.nii.gz marks nothing" in capfd.readouterr().err
+
+
 def test_a_mask_on_another_grid_is_brought_to_the_volume(files: Path) -> None:
     fine = axial_grid((40, 36, 24), (1.0, 1.0, 2.5), np.zeros(3))
     finished = np.zeros(fine.shape, np.uint8)

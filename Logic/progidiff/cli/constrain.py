@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{side}-mask", type=Path, metavar="FILE", help=f"label map of voxels that are {side}")
     add("--fixed", type=Path, metavar="FILE", help="label map of voxels where the mask is finished")
     steering.add_steering_arguments(parser, CONSTRAIN_STRENGTH)
+    parser.epilog = (
+        "--label holds for all label maps given, so that of several organs in consensus.nii.gz one is meant. "
+        "Only a mask of what is inside, outside or finished that has a single value counts whole, whatever "
+        "the value."
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,9 +56,12 @@ def run(options: argparse.Namespace) -> int:
 def _promises(options: argparse.Namespace, target: Target, grid: Grid) -> Promises:
     from progidiff.steering import NOTHING, Promises, Voxels
 
+    def of_file(path: Path) -> Voxels:
+        return Voxels.of_mask(steering.read_marks(path, grid, options.label))
+
     def marked(points: list[list[float]], path: Path | None) -> Voxels:
         marks = Voxels.of_points(points, grid)
-        return marks if path is None else marks.joined(Voxels.of_mask(steering.read_mask(path, grid, None)))
+        return marks if path is None else marks.joined(of_file(path))
 
     return Promises(
         inside=marked(options.inside, options.inside_mask),

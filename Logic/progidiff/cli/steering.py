@@ -48,8 +48,9 @@ def add_steering_arguments(parser: argparse.ArgumentParser, strength: float) -> 
         help="work only in this box: centre and size in mm (RAS)",
     )  # fmt: skip
     where.add_argument(
-        "--slices", nargs=2, type=int, metavar=("FIRST", "LAST"), help="work only on these slices, from 0"
-    )
+        "--slices", nargs=2, type=int, metavar=("FIRST", "LAST"),
+        help="work only on these slices and those between, counted from 0",
+    )  # fmt: skip
     add_drawing_arguments(parser)
 
 
@@ -77,22 +78,45 @@ def check_options(options: argparse.Namespace) -> None:
 
 
 def read_mask(path: Path, grid: Grid, label: int | None) -> NDArray:
-    """A label map on the volume's grid, (I, J, K) bool.
+    """The organ in a label map, on the volume's grid, (I, J, K) bool.
+
+    Args:
+        label: the organ's value; None for any but 0.
 
     Raises:
         VolumeError: it cannot be read.
         UsageError: it has none of the organ's voxels in the volume.
     """
-    import numpy as np
+    from progidiff.volumes import read_label
 
-    from progidiff.volumes import read_label, resample
+    return _mask_on(grid, read_label(path), label, path.name)
+
+
+def read_marks(path: Path, grid: Grid, label: int | None) -> NDArray:
+    """Marked voxels on the volume's grid, (I, J, K) bool; errors as of `read_mask`.
+
+    Args:
+        label: of a label map with several values, only the voxels of this one are marked. A file with one
+            value is painted marks: all of it counts, whatever the value.
+    """
+    from progidiff.volumes import read_label
 
     given = read_label(path)
+    values = given.array[given.array != 0]
+    several = values.size > 0 and values.min() != values.max()
+    return _mask_on(grid, given, label if several else None, path.name)
+
+
+def _mask_on(grid: Grid, given: Volume, label: int | None, name: str) -> NDArray:
+    import numpy as np
+
+    from progidiff.volumes import resample
+
     same = given.shape == grid.shape and np.allclose(given.affine, grid.affine, atol=1e-3)
     array = given.array if same else resample(given, grid, order=0, fill=0).array
     mask = array != 0 if label is None else array == label
     if not mask.any():
-        raise UsageError(f"{path.name} marks nothing in the volume.", "Check the file and --label.")
+        raise UsageError(f"{name} marks nothing in the volume.", "Check the file and --label.")
     return mask
 
 
