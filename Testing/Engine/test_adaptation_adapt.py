@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from progidiff.adaptation.before_after import Measured
 from progidiff.adaptation.files import write_json
 from progidiff.adaptation.progress import STAGES, AdaptProgress
 from progidiff.adaptation.settings import TRAININGS
+from progidiff.adaptation.work_folder import remove_stale, working_in
 from progidiff.errors import Cancelled, CasesError, OutputError
 from progidiff.training.phantom import make_phantom
 
@@ -158,6 +160,57 @@ def test_other_cases_or_settings_start_anew(tmp_path: Path, dice: dict[str, floa
     adapter = adapt(tiny_segmenter(), cases, tmp_path / "a", settings=replace(SETTINGS, seed=3))
     assert adapter.facts["training"]["minutes"] < 10
     assert set(adapter.facts["training"]["steps"]) == set(TRAININGS)
+
+
+def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path: Path, dice: dict[str, float]) -> None:
+    cases = library(tmp_path / "cases", 2).cases()
+    work = tmp_path / "mine.training"
+    work.mkdir()
+    for plan in ("", "{}", '{"digest": 3}', "[]"):
+        (work / "thesis.txt").write_text("three years")
+        if plan:
+            (work / "plan.json").write_text(plan)
+        with pytest.raises(OutputError, match="no adaptation has put there") as refused:
+            adapt(tiny_segmenter(), cases, tmp_path / "mine", settings=SETTINGS)
+        assert "Move or rename" in refused.value.remedy
+        assert (work / "thesis.txt").read_text() == "three years"
+        assert {p.name for p in work.iterdir()} <= {"thesis.txt", "plan.json"}
+
+
+def test_an_empty_folder_may_be_worked_in(tmp_path: Path, dice: dict[str, float]) -> None:
+    (tmp_path / "a.training").mkdir()
+    (tmp_path / "a.training" / ".unfinished-0").write_text("{")  # killed before there was a plan
+    cases = library(tmp_path / "cases", 2).cases()
+    assert adapt(tiny_segmenter(), cases, tmp_path / "a", settings=SETTINGS).improved
+    assert not (tmp_path / "a.training").exists()
+
+
+def test_two_do_not_work_in_one_folder(tmp_path: Path, dice: dict[str, float]) -> None:
+    segmenter, cases, refusals = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
+
+    def another(report: AdaptProgress) -> None:
+        if report.stage == "find" and not refusals:
+            with pytest.raises(OutputError) as refused:
+                adapt(tiny_segmenter(), cases, tmp_path / "a", settings=replace(SETTINGS, seed=9))
+            refusals.append(refused.value.message)
+
+    assert adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS, on_progress=another).improved
+    assert refusals == [f"Another adaptation is at work in {tmp_path / 'a.training'}."]
+
+
+@pytest.mark.parametrize(("days", "stays"), [(13, True), (15, False)])
+def test_what_nobody_continues_goes_after_two_weeks(tmp_path: Path, days: int, stays: bool) -> None:
+    for name in ("old", "old and in use", "old but not ours"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "before.json").write_text("{}")
+        write_json(tmp_path / name / "plan.json", {} if "not" in name else {"digest": "a"})
+        then = time.time() - days * 24 * 3600
+        os.utime(tmp_path / name / "plan.json", (then, then))
+    with working_in(tmp_path / "old and in use"):
+        remove_stale(tmp_path, "old*")
+    assert (tmp_path / "old").exists() == stays
+    assert (tmp_path / "old and in use" / "before.json").exists()
+    assert (tmp_path / "old but not ours" / "before.json").exists()
 
 
 def test_the_active_adapter_is_put_on_again(tmp_path: Path, dice: dict[str, float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,47 @@ def test_a_cancelled_adaptation_is_told_and_continues(desk: Any, tmp_path: Path)
     desk.session.jobs.cancel("j")
     done = desk.call("adapt", **order)
     assert done == {"job_id": "j", "adapter": None, "activated": False, "cancelled": True}
-    assert (tmp_path / "a" / ".training" / "plan.json").is_file()
+    (plan,) = (tmp_path / "a").glob(".training-*/plan.json")
     desk.session.jobs.finish("j")
     assert desk.call("adapt", **order)["adapter"]["improved"]
-    assert not (tmp_path / "a" / ".training").exists()
+    assert not plan.parent.exists()
     with pytest.raises(UsageError):
         desk.call("adapt", **order, minutes=0.0)
+
+
+def test_another_adaptation_leaves_a_cancelled_one_as_it_is(
+    desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library(tmp_path / "cases", 2)
+    library(tmp_path / "others", 3)
+    order = {"library": str(tmp_path / "cases"), "folder": str(tmp_path / "a")}
+    desk.session.jobs.add("j")
+    monkeypatch.setattr(
+        desk, "notes", Telltale(lambda n, p: p.get("stage") == "after" and desk.session.jobs.cancel("j"))
+    )
+    assert desk.call("adapt", job_id="j", **order)["cancelled"]
+    (plan,) = (tmp_path / "a").glob(".training-*/plan.json")
+    kept = plan.read_text()
+    desk.notes = []
+    other = desk.call("adapt", job_id="k", **{**order, "library": str(tmp_path / "others")})
+    assert other["adapter"]["improved"]
+    assert plan.read_text() == kept
+    desk.call("adapt", job_id="l", **order)
+    stages = {p["stage"] for n, p in desk.notes if n == "adapt_progress" and p["job_id"] == "l" and p["step"]}
+    assert not stages & {"find", "see", "draw"}  # what had been learnt was not learnt again
+    assert not plan.parent.exists()
+
+
+class Telltale(list):
+    """Notes that tell on themselves."""
+
+    def __init__(self, tell: Callable[[str, dict[str, Any]], Any]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, note: Any) -> None:
+        super().append(note)
+        self._tell(*note)
 
 
 def test_an_adapter_that_cannot_be_loaded_leaves_none_active(desk: Any, tmp_path: Path) -> None:

@@ -11,12 +11,10 @@ learnt from them, if that was better than the model alone; otherwise it is the m
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +31,9 @@ from progidiff.adaptation.files import write_json
 from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.outcome import Outcome, describe, write_adapter
 from progidiff.adaptation.progress import Meter, OnAdaptProgress
-from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, KINDS, TRAININGS, AdaptSettings
+from progidiff.adaptation.settings import KINDS, TRAININGS, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
+from progidiff.adaptation.work_folder import PLAN, digest_of, empty, open_plan, seconds_of, working_in
 from progidiff.errors import CasesError, ModelError, OutputError
 from progidiff.training.phantom import make_phantom
 
@@ -64,7 +63,8 @@ def adapt(
         name: what the user calls it; the date by default.
         settings: None takes the defaults.
         work: folder of checkpoints, `OUTPUT.training` by default. It stays after a cancel or a crash, and a
-            second call with the same cases, model and settings continues there; it goes when all is done.
+            second call with the same cases, model and settings continues there; other ones begin anew in it.
+            It goes when all is done.
         on_progress: called about once a second.
         cancelled: checked between training steps and denoising steps.
 
@@ -74,7 +74,8 @@ def adapt(
     Raises:
         CasesError: no cases.
         Cancelled: `cancelled` said so.
-        OutputError: `output` exists, or the disk is full. The cases are never touched.
+        OutputError: `output` exists, `work` holds somebody else's files or another process works in it, or
+            the disk is full. The cases are never touched.
     """
     if not cases:
         raise CasesError(
@@ -89,8 +90,9 @@ def adapt(
     tensors, adapter_id = segmenter.adapter_tensors, segmenter.adapter
     segmenter.unload_adapter()
     try:
-        job = _Adaptation(segmenter, cases, work, settings, on_progress, cancelled)
-        return job.run(output, name)
+        with working_in(work):
+            job = _Adaptation(segmenter, cases, work, settings, on_progress, cancelled)
+            return job.run(output, name)
     except (OSError, SafetensorError) as error:
         raise OutputError(
             f"The training cannot be saved in {work} ({error}).",
@@ -117,34 +119,10 @@ class _Adaptation:
     ) -> None:
         self.segmenter, self.cases, self.work, self.settings = segmenter, list(cases), work, settings
         self.cancelled = cancelled
-        minutes = settings.minutes or (CPU_MINUTES if segmenter.device == "cpu" else GPU_MINUTES)
-        self.seconds = minutes * 60
+        self.seconds = seconds_of(settings, segmenter.device)
         self.meter = Meter(on_progress, self.seconds)
         self.start = time.monotonic()
-        self.plan = self._open_work_folder()
-
-    def _open_work_folder(self) -> dict[str, Any]:
-        """The plan of an earlier, stopped run with the same inputs, or a new one in an empty folder."""
-        described = {
-            "base": self.segmenter.model_hash,
-            "settings": asdict(self.settings),
-            "seconds": self.seconds,
-            "cases": sorted(
-                [case.id, [[c.organ, c.mask_hash, c.slices] for c in case.organs.values()]]
-                for case in self.cases
-            ),
-        }
-        digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-        plan = self.work / "plan.json"
-        if plan.is_file():
-            found = json.loads(plan.read_text(encoding="utf-8"))
-            if found["digest"] == digest:
-                return found
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
-        fresh = {"digest": digest, "seconds_used": 0.0, "steps": {}, "kept": {}, "losses": {}}
-        write_json(plan, fresh)
-        return fresh
+        self.plan = open_plan(work, digest_of(segmenter.model_hash, settings, self.seconds, cases))
 
     def run(self, output: Path, name: str) -> Adapter:
         """Everything, from the cases to the adapter's folder."""
@@ -167,7 +145,8 @@ class _Adaptation:
         outcome = Outcome(self.cases, self.split.how, improved, before, after, phantom_before, phantom_after)
         facts = describe(name, self.segmenter, self.settings, outcome, self.plan)
         adapter = write_adapter(output, facts, tensors, before, after)
-        shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the adapter is there, whatever is left of its making
+            empty(self.work)
         return adapter
 
     # -- measuring -----------------------------------------------------------------------------
@@ -239,7 +218,7 @@ class _Adaptation:
         with self._attached():
             if not self.plan["steps"]:
                 self.plan["steps"] = self._plan_steps(teaching)
-                write_json(self.work / "plan.json", self.plan)
+                write_json(self.work / PLAN, self.plan)
             self._expect()
             for stage in KINDS:
                 self._train(stage, teaching, judging)
@@ -273,7 +252,7 @@ class _Adaptation:
         if fitted is not None:
             self.plan["kept"][stage] = fitted.steps
             self.plan["losses"][stage] = fitted.losses
-            write_json(self.work / "plan.json", self.plan)
+            write_json(self.work / PLAN, self.plan)
 
     def _plan_steps(self, teaching: list) -> dict[str, int]:
         """How many steps of each training fit into the time that is left."""
@@ -295,4 +274,4 @@ class _Adaptation:
     def _remember_time(self) -> None:
         self.plan["seconds_used"] += time.monotonic() - self.start
         if self.work.is_dir():
-            write_json(self.work / "plan.json", self.plan)
+            write_json(self.work / PLAN, self.plan)

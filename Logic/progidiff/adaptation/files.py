@@ -15,7 +15,8 @@ from typing import Any
 
 from progidiff.errors import OutputError
 
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"  # how the name of what is half-written begins
+LOCK = ".lock"
 _ABANDONED_SECONDS = 24 * 3600.0  # what is older was left by a process that was killed
 
 
@@ -30,7 +31,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for any text."""
-    unfinished = path.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    unfinished = path.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
     try:
         with unfinished.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -51,7 +52,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` exists already, or the disk is full.
     """
-    unfinished = path.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    unfinished = path.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
     try:
         if path.exists():
             raise OutputError(f"“{path}” exists already.", "Choose another name, or remove it first.")
@@ -71,7 +72,7 @@ def remove_folder(path: Path) -> None:
     Raises:
         OutputError: it cannot be removed.
     """
-    doomed = path.parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    doomed = path.parent / f"{UNFINISHED}{uuid.uuid4().hex}"
     try:
         path.rename(doomed)
     except OSError as error:
@@ -83,7 +84,7 @@ def remove_folder(path: Path) -> None:
 
 def remove_abandoned(folder: Path) -> None:
     """Deletes what killed processes have left unfinished in a folder, once it is a day old."""
-    for path in folder.glob(f"{_UNFINISHED}*"):
+    for path in folder.glob(f"{UNFINISHED}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -106,26 +107,45 @@ def locked(folder: Path) -> Iterator[None]:
     The operating system releases it when a process dies. Where the disk knows no locks (some network
     drives) the block runs without one.
     """
-    with (folder / ".lock").open("a+b") as file:
+    with (folder / LOCK).open("a+b") as file:
         with contextlib.suppress(OSError):
             _lock(file.fileno())
         yield
 
 
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """As `locked`, but does not wait: gives False where another process holds the lock."""
+    with (folder / LOCK).open("a+b") as file:
+        free = True
+        try:
+            _lock(file.fileno(), wait=False)
+        except (BlockingIOError, PermissionError):
+            free = False
+        except OSError:
+            pass  # a disk that knows no locks
+        # whoever held it may have deleted the folder meanwhile, and this file with it
+        yield free and (folder / LOCK).is_file() and _same(file.fileno(), folder / LOCK)
+
+
+def _same(handle: int, path: Path) -> bool:
+    return os.path.samestat(os.fstat(handle), path.stat())
+
+
 if sys.platform == "win32":
 
-    def _lock(handle: int) -> None:
+    def _lock(handle: int, wait: bool = True) -> None:
         import msvcrt
 
         os.lseek(handle, 0, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+        msvcrt.locking(handle, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
 
 else:
 
-    def _lock(handle: int) -> None:
+    def _lock(handle: int, wait: bool = True) -> None:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

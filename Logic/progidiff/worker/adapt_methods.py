@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from progidiff.adaptation.adapter import Adapter
     from progidiff.adaptation.case_library import StoredCase
     from progidiff.adaptation.progress import AdaptProgress
+    from progidiff.adaptation.settings import AdaptSettings
 
 _LEAST_MINUTES, _MOST_MINUTES = 0.01, 24 * 60.0
+_WORK_FOLDER = ".training-{}"
 
 
 # -- cases -------------------------------------------------------------------------------------------
@@ -120,8 +122,8 @@ def adapt(
     activate: bool = True,
 ) -> dict[str, Any]:
     """Trains an adapter on the cases of a library; one that got better is put on the model at once."""
-    from progidiff.adaptation.adapt import adapt as run
     from progidiff.adaptation.settings import AdaptSettings
+    from progidiff.adaptation.work_folder import remove_stale
 
     chosen = _chosen_cases(library, cases)
     if minutes is not None and not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
@@ -129,20 +131,11 @@ def adapt(
             f"{minutes:g} minutes cannot be trained.", "Leave the time out, or give 1 to 1440 minutes."
         )
     place = _adapters_folder(folder)
-    output = _free_folder(place)
+    output, settings = _free_folder(place), AdaptSettings(minutes=minutes)
+    remove_stale(place, _WORK_FOLDER.format("*"))
     try:
         adapter = session.sparing_memory(
-            lambda: run(
-                session.segmenter(),
-                chosen,
-                output,
-                name=name,
-                settings=AdaptSettings(minutes=minutes),
-                work=place / ".training",
-                on_progress=lambda report: _tell(session, job_id, report),
-                cancelled=lambda: session.jobs.is_cancelled(job_id),
-            ),
-            job_id,
+            lambda: _learn(session, job_id, chosen, output, name, settings), job_id
         )
     except Cancelled:
         return {"job_id": job_id, "adapter": None, "activated": False, "cancelled": True}
@@ -155,6 +148,28 @@ def adapt(
         "activated": activated,
         "cancelled": False,
     }
+
+
+def _learn(
+    session: Session, job_id: str, cases: list[StoredCase], output: Path, name: str, settings: AdaptSettings
+) -> Adapter:
+    """In a work folder of what is learnt, so that no other adaptation begins anew in it."""
+    from progidiff.adaptation.adapt import adapt as run
+    from progidiff.adaptation.work_folder import digest_of, seconds_of
+
+    segmenter = session.segmenter()
+    seconds = seconds_of(settings, segmenter.device)
+    digest = digest_of(segmenter.model_hash, settings, seconds, cases)
+    return run(
+        segmenter,
+        cases,
+        output,
+        name=name,
+        settings=settings,
+        work=output.parent / _WORK_FOLDER.format(digest[:16]),
+        on_progress=lambda report: _tell(session, job_id, report),
+        cancelled=lambda: session.jobs.is_cancelled(job_id),
+    )
 
 
 def _chosen_cases(library: str, ids: list | None) -> list[StoredCase]:
