@@ -77,6 +77,17 @@ def test_segment_writes_all_files_and_a_table(
     np.testing.assert_allclose(label.affine, read_volume(scan).affine, atol=1e-4)
 
 
+def test_the_table_shows_each_distinct_proposal_once(
+    scan: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # The fake's sixth proposal is its first.
+    assert segment(scan, tmp_path / "out", "--proposals", "6") == 0
+    rows = [line.split("  ")[1] for line in capfd.readouterr().out.splitlines() if line.startswith("  ")]
+    assert sorted(rows) == ["liver 1 (also 6)", *(f"liver {n}" for n in range(2, 6))]
+    (organ,) = json.loads((tmp_path / "out" / "proposals.json").read_text())["organs"]
+    assert len(organ["proposals"]) == 6
+
+
 def test_two_runs_with_one_seed_agree(scan: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert segment(scan, tmp_path / name, "--proposals", "2") == 0

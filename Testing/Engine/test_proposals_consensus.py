@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from progidiff.errors import UsageError
 from progidiff.proposals import (
+    ProposalSet,
     agreement,
     best_threshold,
     consensus_of,
@@ -22,6 +23,7 @@ from progidiff.proposals import (
     tidy,
 )
 from progidiff.proposals.consensus import HIGHEST_THRESHOLD, LOWEST_THRESHOLD
+from progidiff.proposals.distinct import distinct_proposals
 from proposals_samples import LIVER, ball, grid_of, proposal_of
 
 SHAPE = (7, 6, 5)
@@ -149,6 +151,26 @@ def test_repetitions_are_counted_once_and_point_to_the_better_one():
     assert count_distinct(matrix) == 2
     chain = np.array([[1, 0.985, 0.96], [0.985, 1, 0.985], [0.96, 0.985, 1]])
     assert same_as(chain) == [0, 0, 2]  # the ends of a chain of small steps differ
+
+
+def test_each_distinct_proposal_is_shown_once_with_the_names_of_its_repetitions():
+    shape = (12, 12, 6)
+    arrays = [ball(shape, (x, 6, 3), 3) for x in (5, 5, 8, 5, 8)]
+    summary = summarise(LIVER, grid_of(shape), proposals_of(arrays))
+    shown = distinct_proposals(summary)
+    assert sorted(each.name for each in shown) == ["liver 1 (also 2, 4)", "liver 3 (also 5)"]
+    assert all(summary.proposals[each.rank] is each.proposal for each in shown)
+    assert len(summary.proposals) == 5
+
+
+def test_repetitions_of_other_names_keep_them_whole():
+    shape = (12, 12, 6)
+    names = ["liver 2.1", "liver 2.2", "painted.1"]
+    same = [proposal_of(ball(shape, (5, 6, 3), 3), name) for name in names]
+    (shown,) = distinct_proposals(summarise(LIVER, grid_of(shape), same))
+    assert shown.name == "liver 2.1 (also 2.2, painted.1)"
+    assert [s.name for s in distinct_proposals(summarise(LIVER, grid_of(shape), same[:1]))] == ["liver 2.1"]
+    assert distinct_proposals(ProposalSet(LIVER, grid_of(shape))) == []
 
 
 def test_nothing_found_is_said_in_a_sentence():

@@ -7,6 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 from progidiff.proposals import contact_sheet
+from progidiff.proposals.distinct import distinct_proposals
 from progidiff.proposals.palette import proposal_color
 from progidiff.proposals.planes import Plane, cut, cut_proposal, planes_that_show, planes_through_middle
 from progidiff.volumes.volume import Grid
@@ -130,6 +131,17 @@ def test_the_sheet_shows_every_proposal_in_its_colour():
         color = np.array(proposal_color(rank))
         assert (np.abs(picture - color).max(axis=2) < 12).sum() > 50
     assert picture.shape[2] == 3
+
+
+def test_a_repetition_is_neither_drawn_nor_listed():
+    livers = [ball(SHAPE, (x, 9, 5), 4) for x in (9, 12, 12)]
+    group = group_of(LIVER, GRID, livers, "")
+    shown = {each.rank for each in distinct_proposals(group)}
+    assert len(shown) == 2
+    picture = np.asarray(contact_sheet(result_of([group], GRID))).astype(int)
+    for rank in range(3):
+        pixels = (np.abs(picture - np.array(proposal_color(rank))).max(axis=2) < 12).sum()
+        assert (pixels > 50) == (rank in shown)
 
 
 def test_the_sheet_grows_by_a_row_for_each_organ_found_or_not():

@@ -14,7 +14,7 @@ from progidiff.errors import OutputError
 from progidiff.quality import QUALITIES, check_numbers, steps_for
 
 if TYPE_CHECKING:
-    from progidiff.proposals import ProposalSet, SegmentationResult
+    from progidiff.proposals import Proposal, ProposalSet, SegmentationResult
     from progidiff.segmenter import Segmenter
     from progidiff.volumes.volume import Volume
 
@@ -113,13 +113,17 @@ def drawing_bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def print_table(result: SegmentationResult, folder: Path) -> None:
-    """The results in a few lines: one row an organ."""
+    """The results in a few lines: for each organ its consensus, and below it the proposals that differ."""
     from rich.console import Console
     from rich.table import Table
+
+    from progidiff.proposals.distinct import distinct_proposals
 
     table = Table("organ", "proposals", "differ", "volume", "expected Dice", box=None, pad_edge=False)
     for found in result.sets:
         table.add_row(*_row(found))
+        for shown in distinct_proposals(found) if found.found else []:
+            table.add_row(f"  {shown.name}", "", "", *_measures(shown.proposal))
     console = Console(soft_wrap=True, markup=False, highlight=False)
     console.print(table)
     seconds = result.seconds.get("total", sum(result.seconds.values()))
@@ -134,6 +138,12 @@ def _row(found: ProposalSet) -> tuple[str, ...]:
         found.target.name,
         str(len(found.proposals)),
         str(found.distinct),
-        f"{consensus.volume_ml:.0f} ml",
-        f"{consensus.score:.2f}",
+        *_measures(consensus),
     )
+
+
+def _measures(proposal: Proposal) -> tuple[str, str]:
+    """Volume and expected Dice."""
+    if proposal.is_empty:
+        return "empty", ""
+    return f"{proposal.volume_ml:.0f} ml", f"{proposal.score:.2f}"

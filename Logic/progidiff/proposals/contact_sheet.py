@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.proposals.description import note_on, repeated_by
+from progidiff.proposals.description import note_on
+from progidiff.proposals.distinct import distinct_proposals
 from progidiff.proposals.palette import Color, proposal_color
 from progidiff.proposals.planes import Plane, cut, cut_proposal, planes_that_show, planes_through_middle
 from progidiff.proposals.proposal import Proposal, ProposalSet
@@ -45,7 +46,8 @@ def contact_sheet(result: SegmentationResult, path: str | Path | None = None) ->
 
     The patient's right is on the left, front and head are at the top, and a millimetre is as long in
     every direction, whatever the volume's orientation and spacing. Proposals are thin coloured
-    contours (colours as in the segmentation file), the consensus is a thick white one.
+    contours (colours as in the segmentation file), the consensus is a thick white one. Of proposals that
+    are the same only the best one is drawn.
 
     Args:
         path: where to write it as PNG; None only returns the picture.
@@ -103,7 +105,7 @@ def _draw_title(figure: Figure, result: SegmentationResult) -> None:
 def _draw_row(
     figure: Figure, volume: Volume, group: ProposalSet, window: tuple[float, float], top: int
 ) -> None:
-    listed = [p for p in group.proposals if not p.is_empty]
+    listed = [shown.proposal for shown in distinct_proposals(group) if not shown.proposal.is_empty]
     shown = [*listed, group.consensus] if group.consensus is not None else listed
     planes = planes_that_show(shown, _AXIAL) or planes_through_middle(volume.grid, _AXIAL)
     for column, plane in enumerate(planes):
@@ -141,8 +143,8 @@ def _draw_contours(axes: Any, group: ProposalSet, plane: Plane) -> None:
     if group.consensus is not None:
         _draw_contour(axes, group.consensus, plane, _CONSENSUS, width=3.0, alpha=0.75)
     # The best one last, on top of the others.
-    for rank, proposal in reversed(list(enumerate(group.proposals))):
-        _draw_contour(axes, proposal, plane, proposal_color(rank), width=1.1, alpha=1.0)
+    for shown in reversed(distinct_proposals(group)):
+        _draw_contour(axes, shown.proposal, plane, proposal_color(shown.rank), width=1.1, alpha=1.0)
 
 
 def _draw_contour(
@@ -163,18 +165,17 @@ def _draw_legend(figure: Figure, group: ProposalSet, left: float, top: float) ->
     y = top + 78
     if group.consensus is not None:
         _legend_line(figure, left, y, _CONSENSUS, name="consensus", proposal=group.consensus, width=4.0)
-    repeats = repeated_by(group)
-    for rank, proposal in enumerate(group.proposals):
+    distinct = distinct_proposals(group)
+    for listed, shown in enumerate(distinct):
         y += 23
         if y > top + _PICTURE - 10:
-            _write(figure, left + 30, y, f"and {len(group.proposals) - rank} more", size=9.5, color=_FAINT)
+            _write(figure, left + 30, y, f"and {len(distinct) - listed} more", size=9.5, color=_FAINT)
             break
-        name = _shortened(proposal.name, 17)
-        _legend_line(figure, left, y, proposal_color(rank), name=name, proposal=proposal, width=2.0)
-        repeated = repeats[rank]
-        if repeated is not None:
+        name, color = _shortened(shown.proposal.name, 17), proposal_color(shown.rank)
+        _legend_line(figure, left, y, color, name=name, proposal=shown.proposal, width=2.0)
+        if shown.repeats:
             y += 15
-            _write(figure, left + 30, y, f"same as {_shortened(repeated, 30)}", size=8, color=_FAINT)
+            _write(figure, left + 30, y, f"(also {_shortened(shown.repeats, 34)})", size=8, color=_FAINT)
 
 
 def _legend_line(

@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.proposals.proposal import Proposal
+from progidiff.proposals.proposal import Proposal, ProposalSet
 from progidiff.proposals.regions import common_region, is_nowhere, within
 
 # Two masks with a higher Dice than this look the same on a screen: for a liver it is a rim of about
 # half a millimetre.
 SAME_DICE = 0.98
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A proposal that people see, with those that look the same.
+
+    Attributes:
+        rank: its index in the list, best first; its colour follows from it.
+        proposal: the best one of those that are the same.
+        repeats: names of the others, shortened to their numbers where that is clear: "2, 4".
+    """
+
+    rank: int
+    proposal: Proposal
+    repeats: str
+
+    @property
+    def name(self) -> str:
+        """ "liver 1", or "liver 1 (also 2, 4)"."""
+        return f"{self.proposal.name} (also {self.repeats})" if self.repeats else self.proposal.name
+
+
+def distinct_proposals(group: ProposalSet) -> list[Shown]:
+    """The proposals of an organ that differ, best first, each with those that repeat it."""
+    proposals = group.proposals
+    matrix = np.eye(len(proposals)) if group.pairwise_dice is None else group.pairwise_dice
+    leaders = same_as(matrix)
+    return [
+        Shown(
+            rank,
+            leader,
+            ", ".join(
+                _short_name(p.name, leader.name)
+                for n, p in enumerate(proposals)
+                if leaders[n] == rank and n != rank
+            ),
+        )
+        for rank, leader in enumerate(proposals)
+        if leaders[rank] == rank
+    ]
+
+
+def _short_name(name: str, beside: str) -> str:
+    """ "liver 4" beside "liver 1" is "4"; a name of another kind stays whole."""
+    words, _, number = name.rpartition(" ")
+    return number if words and words == beside.rpartition(" ")[0] else name
 
 
 def dice(a: Proposal, b: Proposal) -> float:
