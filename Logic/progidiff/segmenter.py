@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from progidiff.errors import DeviceError
 from progidiff.model_list import weights_hash
+from progidiff.output_folder import check_output
 from progidiff.pipelines.coarse_prior import add_coarse_prior
 from progidiff.pipelines.locate import (
     BEYOND_COARSE_MM,
@@ -37,7 +38,8 @@ from progidiff.proposals import (
     tidy,
 )
 from progidiff.proposals.regions import bounding_region
-from progidiff.quality import check_numbers
+from progidiff.quality import check_numbers, check_quality, steps_for
+from progidiff.segmenter_factory import load_segmenter
 from progidiff.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Promises, SteerOptions, Voxels
 from progidiff.stopwatch import Stopwatch
 from progidiff.volumes import (
@@ -225,7 +227,7 @@ class Segmenter:
             UsageError: numbers out of range.
             Cancelled: `cancelled` said so; proposals already given to `on_proposal` stay valid.
         """
-        check_numbers(proposals, steps)
+        check_numbers(proposals, steps, seed)
         steps = steps or self.default_steps
         with self.stopwatch.stage("encode"):
             crop = self.organ_crop(prepared, target)
@@ -448,14 +450,20 @@ def segment(
     model: str = "embedded",
     device: str = "auto",
     modality: str = "auto",
+    adapter: str | Path = "",
+    quality: str = "standard",
 ) -> SegmentationResult:
     """Segment the organs that a prompt names, as `progidiff segment` does.
+
+    What can be checked before the model is loaded is checked then.
 
     Args:
         input: image file, DICOM folder, or a Volume.
         prompt: such as "segment the liver and both kidneys".
         output: folder for the result files; None writes nothing.
         proposals, steps, seed, model, device, modality: see `Segmenter`.
+        adapter: path of an adapter folder to put on the model, "" for none.
+        quality: "draft", "standard" or "fine", if `steps` is not given.
 
     Raises:
         ProGiDiffError: any of its kinds.
@@ -463,9 +471,21 @@ def segment(
     from progidiff.proposals import write_results
     from progidiff.volumes import read_volume
 
+    check_numbers(proposals, steps, seed)
+    check_quality(quality)
     parse_prompt(prompt, organ_table().finding_ids)
+    if output is not None:
+        check_output(Path(output))
     volume = input if isinstance(input, Volume) else read_volume(input)
-    result = Segmenter.load(model, device).segment(volume, prompt, proposals, steps, seed, modality)
+    segmenter = load_segmenter(model, device, str(adapter))
+    result = segmenter.segment(
+        volume,
+        prompt,
+        proposals=proposals,
+        steps=steps or steps_for(quality, segmenter.default_steps),
+        seed=seed,
+        modality=modality,
+    )
     if output is not None:
         write_results(result, Path(output))
     return result

@@ -116,10 +116,12 @@ class FakeSegmenter:
         if "oom" in self.behaviours and self.device != "cpu" and "small_batches" not in self.behaviours:
             raise OutOfMemoryError("CUDA out of memory")
 
-    def segment(self, volume: Volume, prompt: str, **options: object) -> SegmentationResult:
+    def segment(
+        self, volume: Volume, prompt: str, modality: str = "auto", **options: object
+    ) -> SegmentationResult:
         from progidiff.prompts import parse_prompt
 
-        prepared = self.prepare(volume)
+        prepared = self.prepare(volume, modality)
         sets = [self.propose(prepared, target, prompt=prompt, **options) for target in parse_prompt(prompt)]  # type: ignore[arg-type]
         times = {"propose": 0.1}
         return SegmentationResult(volume, prompt, sets, self.model_id, self.model_hash, self.device, times)

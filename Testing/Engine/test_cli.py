@@ -13,9 +13,11 @@ import numpy as np
 import progidiff
 import pytest
 from progidiff.cli.main import COMMANDS, main
+from progidiff.errors import OutputError, PromptError, UsageError
 from progidiff.model_list import weights_hash
 from progidiff.volumes import read_volume, write_volume
 from progidiff.volumes.volume import Volume, axial_grid
+from test_volumes_dicom import stack, write_slices
 
 HERE = Path(__file__).parent
 
@@ -100,6 +102,8 @@ def test_two_runs_with_one_seed_agree(scan: Path, tmp_path: Path) -> None:
     [
         (["--proposals", "0"], (2, "between 1 and")),
         (["--steps", "-1"], (2, "steps")),
+        (["--seed", str(10**20)], (2, "seed")),
+        (["--seed", "-1"], (2, "seed")),
         (["--prompt", ""], (2, "prompt")),
         (["--prompt", "the carburettor"], (2, "carburettor")),
         (["--model", "no such model"], (1, "no model")),
@@ -119,6 +123,20 @@ def test_a_mistake_is_a_sentence_and_an_exit_code(
     assert words in printed
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_the_user_is_told_which_of_several_series_was_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for series, slices in ((1, 2), (2, 5), (3, 3)):
+        write_slices(tmp_path / "study", stack(slices), series)
+    assert segment(tmp_path / "study", tmp_path / "out", "--proposals", "1") == 0
+    warning = capsys.readouterr().err
+    assert "Warning: The folder holds 3 series; the largest, “series 2” with 5 slices, was taken." in warning
+    chosen = json.loads((tmp_path / "out" / "proposals.json").read_text())["input"]
+    assert (chosen["series_uid"], chosen["series_description"]) == ("1.2.3.2", "series 2")
+    assert segment(tmp_path / "out" / "probability.nii.gz", tmp_path / "again", "--proposals", "1") == 0
+    assert "Warning" not in capsys.readouterr().err
 
 
 def test_debug_adds_the_traceback(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +220,54 @@ def test_a_closed_pipe_is_no_error() -> None:
     running.stderr.close()
 
 
+# -- the same from Python --------------------------------------------------------------------------
+
+
+def test_the_python_call_does_what_the_command_does(scan: Path, tmp_path: Path) -> None:
+    assert segment(scan, tmp_path / "a", "--proposals", "2", "--quality", "fine", "--seed", "3") == 0
+    adapter = tmp_path / "adapter"
+    result = progidiff.segment(
+        scan, "the liver", tmp_path / "b", 2, seed=3, device="cpu", adapter=adapter, quality="fine"
+    )
+    assert result.model_id == "fake"
+    reports = [json.loads((tmp_path / name / "proposals.json").read_text())["organs"] for name in "ab"]
+    assert reports[0] == reports[1]
+    assert result.sets[0].proposals[0].provenance.steps == 8
+    result = progidiff.segment(scan, "the liver", proposals=1, steps=3, quality="draft")
+    assert result.sets[0].proposals[0].provenance.steps == 3
+
+
+def test_the_python_call_puts_the_adapter_on(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_on = []
+    monkeypatch.setattr("fake_segmenter.FakeSegmenter.load_adapter", lambda _, path: put_on.append(path))
+    progidiff.segment(scan, "the liver", proposals=1, adapter="my/adapter")
+    progidiff.segment(scan, "the liver", proposals=1)
+    assert put_on == [Path("my/adapter")]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"output": "in the way"}, OutputError),
+        ({"quality": "superb"}, UsageError),
+        ({"proposals": 0}, UsageError),
+        ({"seed": 10**20}, UsageError),
+        ({"prompt": "the carburettor"}, PromptError),
+    ],
+)
+def test_the_python_call_finds_mistakes_before_it_loads_a_model(
+    scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict, error: type[Exception]
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("fake_segmenter.load", lambda model, device: loaded.append(model))
+    monkeypatch.chdir(tmp_path)
+    Path("in the way").write_text("mine")
+    with pytest.raises(error):
+        progidiff.segment(**{"input": scan, "prompt": "the liver", "output": tmp_path / "out", **change})
+    assert not loaded
+    assert not (tmp_path / "out").exists()
+
+
 # -- the other commands ----------------------------------------------------------------------------
 
 
@@ -233,7 +299,7 @@ def test_doctor_works_without_torch(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "progidiff", "doctor"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert "not installed" in done.stdout
     assert "Traceback" not in done.stderr

@@ -48,6 +48,42 @@ def test_a_data_folder_becomes_a_report(
     assert "consensus 1.000" in capsys.readouterr().out
 
 
+def test_a_case_that_cannot_be_measured_is_reported_and_an_exit_code(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "btcv_0002_image.nii.gz").write_bytes(b"no image")
+    arguments = ["evaluate", str(data), "--output", str(tmp_path / "out")]
+    assert main(arguments) == 1
+    report = report_of(tmp_path / "out")
+    assert report["cohorts"]["BTCV CT"]["cases"] == ["btcv_0001", "btcv_0003"]
+    assert list(report["failures"]) == ["btcv_0002"]
+    assert capsys.readouterr().out.count("Not measured: btcv_0002") == 1
+    joined = ["evaluate", "--output", str(tmp_path / "all"), "--join", str(tmp_path / "out")]
+    assert main(joined) == 1
+    for path in data.glob("*_image.nii.gz"):
+        path.write_bytes(b"no image")
+    assert main(["evaluate", str(data), "--output", str(tmp_path / "none")]) == 1
+    printed = capsys.readouterr()
+    assert "Not measured: btcv_0003" in printed.out
+    assert "No case could be measured" in printed.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_cases_in_which_nothing_was_measured_make_no_report(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The only case that annotates the organ asked for is damaged."""
+    (data / "other_labels.json").write_text('{"8": "aorta"}')
+    for kind in ("image", "label"):
+        (data / f"other_1_{kind}.nii.gz").write_bytes(b"no image")
+    arguments = ["evaluate", str(data), "--output", str(tmp_path / "out"), "--organs", "aorta"]
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert "Not measured: other_1" in printed.out
+    assert "No organ was measured" in printed.err
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
 def test_cases_and_organs_can_be_chosen(data: Path, tmp_path: Path) -> None:
     (tmp_path / "fold.txt").write_text("btcv_0003\nbtcv_0002\n")
     arguments = ["evaluate", str(data), "--output", str(tmp_path / "out"), "--organs", "Leber, spleen"]
@@ -98,6 +134,9 @@ def test_folds_with_other_settings_do_not_join(
         (["DATA", "--organs", "unicorn"], (2, "unicorn")),
         (["DATA", "--cases", "btcv_0009"], (1, "no labelled case btcv_0009")),
         (["DATA", "--proposals", "0"], (2, "0 proposals")),
+        (["DATA", "--organs", "esophagus,aorta"], (1, "No case annotates esophagus or aorta")),
+        (["DATA", "--seed", "-1"], (2, "seed")),
+        (["DATA", "--seed", str(10**20)], (2, "seed")),
         (["DATA", "--max-cases", "0"], (2, "--max-cases")),
         (["DATA", "--baseline", "nowhere"], (1, "not the report")),
         (["nowhere"], (1, "no folder")),

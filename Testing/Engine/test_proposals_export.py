@@ -7,6 +7,7 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import SimpleITK as sitk
 from progidiff.errors import OutputError
 from progidiff.prompts import organ_table, parse_prompt
 from progidiff.proposals import RESULT_FILES, contact_sheet, export, write_results
-from progidiff.proposals.description import note_on
+from progidiff.proposals.description import describe, note_on
 from progidiff.proposals.maps import agreement_map, consensus_labels, mean_probability_map
 from proposals_samples import (
     LIVER,
@@ -189,6 +190,16 @@ def test_the_description_says_what_is_in_the_files(tmp_path):
         np.testing.assert_allclose(entry["pairwise_dice"], group.pairwise_dice[n], atol=1e-4)
         assert 0.0 < entry["dice_to_consensus"] <= 1.0
     assert [entry["same_as"] is not None for entry in liver["proposals"]].count(True) == 1
+
+
+def test_the_description_names_the_series_and_nothing_else_of_a_dicom_header(tmp_path):
+    result = liver_and_spleen(GRIDS["axial"])
+    plain = describe(result)["input"]
+    assert (plain["series_uid"], plain["series_description"]) == ("", "")
+    header = {"format": "DICOM", "series": "1.2.3.4", "description": "portal venous", "patient": "Doe^Jane"}
+    series = describe(replace(result, volume=replace(result.volume, metadata=header)))["input"]
+    assert (series["series_uid"], series["series_description"]) == ("1.2.3.4", "portal venous")
+    assert "Doe" not in json.dumps(series)
 
 
 def test_an_organ_that_is_not_there_gives_files_that_say_so(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from progidiff.errors import CasesError, UsageError
+from progidiff.output_folder import check_output
 from progidiff.quality import check_numbers
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Checks what can be checked at once, measures, and writes the report."""
-    from progidiff.cli.segment import check_output
+    """Checks what can be checked at once, measures, and writes the report.
+
+    Returns:
+        1 if a case could not be measured, which the report then says.
+    """
     from progidiff.evaluation import write_report
     from progidiff.evaluation.records import read_report
 
@@ -58,20 +62,25 @@ def run(options: argparse.Namespace) -> int:
     baseline = read_report(options.baseline) if options.baseline else None
     joined = [read_report(folder) for folder in options.join]
     evaluation = _measure(options) if options.data or options.phantoms else _nothing_new(joined)
+    records = [*(record for fold in joined for record in fold["records"]), *evaluation.records]
+    failures = {**{k: v for fold in joined for k, v in fold["failures"].items()}, **evaluation.failures}
+    for case, reason in failures.items():
+        print(f"Not measured: {case}: {reason}")
+    _require_figures(records)
     report = write_report(
-        [*(record for fold in joined for record in fold["records"]), *evaluation.records],
+        records,
         _common_settings(evaluation, joined),
         options.output,
         command=shlex.join(["progidiff", *sys.argv[1:]]),
         baseline=baseline,
-        failures={**{k: v for fold in joined for k, v in fold["failures"].items()}, **evaluation.failures},
+        failures=failures,
     )
     _print_summary(report, options.output)
-    return 0
+    return 1 if failures else 0
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    check_numbers(options.proposals, options.steps)
+    check_numbers(options.proposals, options.steps, options.seed)
     if not (options.data or options.phantoms or options.join):
         raise UsageError("There is nothing to measure.", "Give a data folder, --phantoms or --join.")
     if options.max_cases is not None and options.max_cases < 1:
@@ -86,9 +95,10 @@ def _measure(options: argparse.Namespace) -> Evaluation:
     from progidiff.evaluation import evaluate
 
     organs = _organ_ids(options.organs)
-    cases = _cases(options)
+    cases, model = _cases(options), _model(options)
+    _require_annotated(organs, cases, model.findings)
     return evaluate(
-        _model(options),
+        model,
         cases,
         options.output,
         proposals=options.proposals,
@@ -130,6 +140,24 @@ def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
     chosen = [case for case in found if not wanted or case.id in wanted][: options.max_cases]
     seeds = range(_FIRST_PHANTOM, _FIRST_PHANTOM + options.phantoms)
     return [*chosen, *(PhantomCase(s, "CT") for s in seeds), *(PhantomCase(s, "MR") for s in seeds)]
+
+
+def _require_annotated(organs: Sequence[str], cases: Sequence[EvaluationCase], drawn: Sequence[str]) -> None:
+    """Raises CasesError unless a case annotates something that is asked for and that the model draws."""
+    annotated = {o for case in cases for o in (*case.organs, *(set(case.findings) & set(drawn)))}
+    if organs and cases and not annotated & set(organs):
+        raise CasesError(
+            f"No case annotates {' or '.join(organs)}, or the model does not draw it.",
+            "Choose others with --organs, or other cases.",
+        )
+
+
+def _require_figures(records: Sequence[CaseRecord]) -> None:
+    """Raises CasesError where cases were read but nothing in them was measured."""
+    if records and not any(record.organs for record in records):
+        raise CasesError(
+            "No organ was measured in any case.", "Choose others with --organs, or read the reasons above."
+        )
 
 
 def _listed(text: str) -> list[str]:
@@ -191,6 +219,4 @@ def _print_summary(report: Json, output: Path) -> None:
                 print(
                     f"{name}, {group}: consensus {mean:.3f}, single {single:.3f}, n = {row['consensus']['n']}"
                 )
-    for case, reason in report["failures"].items():
-        print(f"Not measured: {case}: {reason}")
     print(f"Report in {output / 'report.md'}")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from progidiff.errors import OutputError
+from progidiff.output_folder import check_output
 from progidiff.quality import QUALITIES, check_numbers, steps_for
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from progidiff.proposals import write_results
     from progidiff.segmenter_factory import load_segmenter
 
-    check_numbers(options.proposals, options.steps)
+    check_numbers(options.proposals, options.steps, options.seed)
     parse_prompt(options.prompt, organ_table().finding_ids)
     check_output(options.output)
     volume = read_input(options)
@@ -62,26 +62,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read_input(options: argparse.Namespace) -> Volume:
-    """The image, with the modality the user gave it."""
+    """The image, with the modality the user gave it; tells which of several DICOM series was taken."""
     from progidiff.volumes import read_volume
 
     volume = read_volume(options.input)
+    if note := volume.metadata.get("note"):
+        print(f"Warning: {note}", file=sys.stderr)
     return volume if options.modality == "auto" else replace(volume, modality=options.modality)
-
-
-def check_output(folder: Path) -> None:
-    """Notices before minutes of work that the results could not be written. Creates nothing.
-
-    Raises:
-        OutputError: the folder, or the one it would be created in, is a file or cannot be written to.
-    """
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"{existing} is a file, not a folder.", "Choose another folder with --output.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {existing} cannot be written to.", "Choose another one with --output.")
 
 
 def _segment_with_bar(

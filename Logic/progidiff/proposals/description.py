@@ -22,9 +22,10 @@ _PACKAGES = ("numpy", "SimpleITK", "torch", "diffusers", "transformers")
 def describe(result: SegmentationResult) -> dict[str, Any]:
     """The result without its voxels, ready for JSON.
 
-    `organs` lists, in the order of the prompt, each organ's name, its `label` in the consensus map,
-    whether it was found, a note for the user, and its proposals with score (expected Dice, see
-    `proposals.ranking`), volume in ml, seed and Dice with each proposal of the list.
+    `input` names the DICOM series, if it was one; nothing else of a DICOM header is in it, since that
+    may identify the patient. `organs` lists, in the order of the prompt, each organ's name, its `label` in
+    the consensus map, whether it was found, a note for the user, and its proposals with score (expected
+    Dice, see `proposals.ranking`), volume in ml, seed and Dice with each proposal of the list.
     """
     volume = result.volume
     return {
@@ -34,6 +35,8 @@ def describe(result: SegmentationResult) -> dict[str, Any]:
         "input": {
             "name": volume.name,
             "path": volume.metadata.get("path", ""),
+            "series_uid": volume.metadata.get("series", ""),
+            "series_description": volume.metadata.get("description", ""),
             "modality": volume.modality,
             "shape": list(volume.shape),
             "spacing_mm": [round(float(edge), 6) for edge in volume.spacing],
