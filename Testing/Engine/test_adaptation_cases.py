@@ -119,6 +119,26 @@ def test_remove_an_organ_then_the_case(tmp_path: Path) -> None:
             cases.remove(nonsense)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "", None])
+def test_a_damaged_case_can_be_removed_and_added_again(tmp_path: Path, content: str | None) -> None:
+    cases = library(tmp_path, 2)
+    first, second = cases.cases()
+    (first.folder / "case.json").unlink()
+    if content is not None:
+        (first.folder / "case.json").write_text(content)
+    assert list(cases.damaged()) == [first.id]
+    with pytest.raises(CasesError, match="Remove the whole case"):
+        cases.remove(first.id, "liver")
+    cases.remove(first.id)
+    assert [c.id for c in cases.cases()] == [second.id]
+    assert cases.problems() == []
+    image, ball = scan(0)
+    image2, _ = scan(1)
+    for again in (image, image2):
+        cases.add(again, ball, "liver")
+    assert {c.id for c in cases.cases()} == {first.id, second.id}
+
+
 def test_a_damaged_case_does_not_hide_the_others(tmp_path: Path) -> None:
     cases = library(tmp_path, 3)
     first, second, third = cases.cases()

@@ -62,6 +62,21 @@ def test_add_list_remove(files: tuple[str, str], tmp_path: Path, capsys: pytest.
     assert CaseLibrary(tmp_path / "cases").cases() == []
 
 
+def test_a_damaged_case_is_removed_and_added_again(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--cases", str(tmp_path / "cases")]
+    add = ["cases", "add", *files, "--organ", "liver", *where]
+    assert main(add) == 0
+    (case,) = CaseLibrary(tmp_path / "cases").cases()
+    (case.folder / "case.json").write_text("{")
+    assert main(add) == 1
+    assert "Remove the whole case and add it again" in capsys.readouterr().err
+    assert main(["cases", "remove", case.id, *where]) == 0
+    assert main(add) == 0
+    assert len(CaseLibrary(tmp_path / "cases").cases()) == 1
+
+
 def test_a_label_can_be_named(files: tuple[str, str], tmp_path: Path) -> None:
     where = ["--cases", str(tmp_path / "cases")]
     assert main(["cases", "add", *files, "--organ", "pancreas", "--label", "1", *where]) == 0
@@ -207,4 +222,14 @@ def test_adapt_and_manage(
 def test_without_cases_no_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adapt", "--cases", str(tmp_path), "--output", str(tmp_path / "a")]) == 1
     assert "no cases" in capsys.readouterr().err
-    assert main(["adapt", "--cases", str(tmp_path), "--output", str(tmp_path / "a"), "--minutes", "0"]) == 2
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "-inf", "1e300", "1441"])
+def test_minutes_that_cannot_be_trained_are_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, minutes: str
+) -> None:
+    monkeypatch.setattr(segmenter_factory, "load_segmenter", lambda *_: tiny_segmenter())
+    library(tmp_path / "cases", 1)
+    order = ["adapt", "--cases", str(tmp_path / "cases"), "--output", str(tmp_path / "a")]
+    assert main([*order, f"--minutes={minutes}"]) == 2
+    assert "--minutes is" in capsys.readouterr().err

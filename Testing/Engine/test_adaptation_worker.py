@@ -133,6 +133,19 @@ def test_a_cancelled_adaptation_is_told_and_continues(desk: Any, tmp_path: Path)
         desk.call("adapt", **order, minutes=0.0)
 
 
+def test_a_damaged_case_is_named_and_can_be_removed_and_added_again(desk: Any, tmp_path: Path) -> None:
+    where = {"library": str(tmp_path)}
+    (case,) = library(tmp_path, 1).cases()
+    (case.folder / "case.json").write_text("{")
+    listed = desk.call("cases_list", **where)
+    assert (listed["cases"], listed["damaged"], len(listed["problems"])) == ([], [case.id], 1)
+    desk.call("cases_remove", case_id=case.id, **where)
+    assert desk.call("cases_list", **where)["damaged"] == []
+    desk.open()
+    added = desk.call("cases_add", volume_id="mr", organ="liver", mask={"slices": [0, 9]}, **where)
+    assert (added["outcome"], added["case"]["case_id"]) == ("added", case.id)
+
+
 def test_another_adaptation_leaves_a_cancelled_one_as_it_is(
     desk: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

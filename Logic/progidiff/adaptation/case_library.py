@@ -158,21 +158,29 @@ class CaseLibrary:
     def cases(self) -> list[StoredCase]:
         """All readable cases, oldest first."""
         return sorted(
-            (c for c in self._read_all() if isinstance(c, StoredCase)), key=lambda c: (c.date, c.id)
+            (c for c in self._read_all().values() if isinstance(c, StoredCase)),
+            key=lambda c: (c.date, c.id),
         )
 
     def problems(self) -> list[str]:
         """One sentence for each case that cannot be read; the others are not affected."""
-        return [str(c) for c in self._read_all() if isinstance(c, ProGiDiffError)]
+        return list(self.damaged().values())
+
+    def damaged(self) -> dict[str, str]:
+        """Id → sentence of each case that cannot be read. It can be removed and then added again."""
+        return {i: str(c) for i, c in self._read_all().items() if isinstance(c, ProGiDiffError)}
 
     def case(self, case_id: str) -> StoredCase:
-        """Raises CasesError if there is no such case."""
+        """Raises CasesError if there is no such case, or it is damaged."""
+        return _read_case(self._folder_of(case_id))
+
+    def _folder_of(self, case_id: str) -> Path:
         folder = self.folder / case_id
         if not case_id.startswith("case-") or Path(case_id).name != case_id or not folder.is_dir():
             raise CasesError(
                 f"There is no case {case_id!r} in {self.folder}.", "List the cases to see their ids."
             )
-        return _read_case(folder)
+        return folder
 
     def add(
         self,
@@ -252,18 +260,23 @@ class CaseLibrary:
     def remove(self, case_id: str, organ: str = "") -> None:
         """Removes a case, or one organ of it with all its versions; with the last organ goes the case.
 
+        A damaged case can be removed too, but only as a whole.
+
         Raises:
             CasesError: there is no such case or organ.
             OutputError: the files cannot be removed.
         """
-        self.case(case_id)
+        folder = self._folder_of(case_id)
         with locked(self.folder):
+            if not organ:
+                remove_folder(folder)
+                return
             case = self.case(case_id)
-            if organ and organ not in case.organs:
+            if organ not in case.organs:
                 raise CasesError(f"{case_id} has no checked {organ}.", "Choose one of its own organs.")
             rest = {o: c for o, c in case.organs.items() if o != organ}
-            if not organ or not rest:
-                remove_folder(case.folder)
+            if not rest:
+                remove_folder(folder)
                 return
             gone = [c for c in (*case.earlier, case.organs[organ]) if c.organ == organ]
             earlier = tuple(c for c in case.earlier if c.organ != organ)
@@ -271,13 +284,13 @@ class CaseLibrary:
             for version in gone:
                 (case.folder / version.mask_file).unlink(missing_ok=True)
 
-    def _read_all(self) -> list[StoredCase | ProGiDiffError]:
-        found: list[StoredCase | ProGiDiffError] = []
+    def _read_all(self) -> dict[str, StoredCase | ProGiDiffError]:
+        found: dict[str, StoredCase | ProGiDiffError] = {}
         for folder in sorted(self.folder.glob("case-*")):
             try:
-                found.append(_read_case(folder))
+                found[folder.name] = _read_case(folder)
             except ProGiDiffError as error:
-                found.append(error)
+                found[folder.name] = error
         return found
 
 
@@ -389,7 +402,7 @@ def _read_case(folder: Path) -> StoredCase:
             raise ValueError(f"{missing[0]} is missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CasesError(
-            f"The case {folder.name} cannot be read ({error}).", "Remove it and add it again."
+            f"The case {folder.name} cannot be read ({error}).", "Remove the whole case and add it again."
         ) from error
     return case
 

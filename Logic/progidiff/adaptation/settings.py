@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CPU_MINUTES, GPU_MINUTES = 15.0, 1.0
+LEAST_MINUTES, MOST_MINUTES = 0.01, 24 * 60.0
+"""What a user may ask for; not-a-number lies outside."""
 KINDS = ("find", "see", "draw")
 """The trainings in their order: the locator, the image encoder by its own organ loss, all that draws."""
 TRAININGS = (*KINDS, *(f"{kind}_all" for kind in KINDS))

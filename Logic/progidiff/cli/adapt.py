@@ -34,12 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Checks what can be checked before the model is loaded, adapts, and prints the verdict."""
     from progidiff.adaptation.case_library import CaseLibrary
-    from progidiff.adaptation.settings import AdaptSettings
+    from progidiff.adaptation.settings import LEAST_MINUTES, MOST_MINUTES, AdaptSettings
     from progidiff.cli.segment import check_output
     from progidiff.segmenter_factory import load_segmenter
 
-    if options.minutes is not None and not options.minutes > 0:
-        raise UsageError(f"--minutes is {options.minutes:g}.", "Give a number above 0.")
+    if options.minutes is not None and not LEAST_MINUTES <= options.minutes <= MOST_MINUTES:
+        limits = f"from {LEAST_MINUTES:g} to {MOST_MINUTES:g}"
+        raise UsageError(f"--minutes is {options.minutes:g}.", f"Give a number {limits}, or leave it out.")
     if not 1 <= options.rank <= 128:
         raise UsageError(f"--rank is {options.rank}.", "Give a number from 1 to 128.")
     library = CaseLibrary(options.cases)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from progidiff.adaptation.progress import AdaptProgress
     from progidiff.adaptation.settings import AdaptSettings
 
-_LEAST_MINUTES, _MOST_MINUTES = 0.01, 24 * 60.0
 _WORK_FOLDER = ".training-{}"
 
 
@@ -63,11 +62,12 @@ def cases_list(session: Session, *, library: str) -> dict[str, Any]:
 
     cases = CaseLibrary(Path(library))
     found = cases.cases()
-    organs = [organ for case in found for organ in case.organs]
+    organs, damaged = [organ for case in found for organ in case.organs], cases.damaged()
     return {
         "cases": [case_json(case) for case in found],
         "organs": {organ: organs.count(organ) for organ in sorted(set(organs))},
-        "problems": cases.problems(),
+        "problems": list(damaged.values()),
+        "damaged": list(damaged),
     }
 
 
@@ -122,11 +122,11 @@ def adapt(
     activate: bool = True,
 ) -> dict[str, Any]:
     """Trains an adapter on the cases of a library; one that got better is put on the model at once."""
-    from progidiff.adaptation.settings import AdaptSettings
+    from progidiff.adaptation.settings import LEAST_MINUTES, MOST_MINUTES, AdaptSettings
     from progidiff.adaptation.work_folder import remove_stale
 
     chosen = _chosen_cases(library, cases)
-    if minutes is not None and not _LEAST_MINUTES <= minutes <= _MOST_MINUTES:
+    if minutes is not None and not LEAST_MINUTES <= minutes <= MOST_MINUTES:
         raise UsageError(
             f"{minutes:g} minutes cannot be trained.", "Leave the time out, or give 1 to 1440 minutes."
         )
