@@ -1,4 +1,4 @@
-"""TextDiffSeg learns: lesions, pieces of volumes, the joint loss, runs that resume."""
+"""TextDiffSeg learns: lesions, pieces of volumes, the joint loss."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.lora import add_to, put_back
 from progidiff.adaptation.lora_training import attached, state
 from progidiff.adaptation.settings import AdaptSettings
-from progidiff.errors import CasesError, ModelError, UsageError
-from progidiff.model_list import card_summary
-from progidiff.pipelines.registry import load_pipeline
+from progidiff.errors import UsageError
 from progidiff.pipelines.textdiffseg.build import Without
 from progidiff.pipelines.textdiffseg.text import encode_text
 from progidiff.prompts import organ_table, parse_prompt
@@ -27,11 +25,9 @@ from progidiff.training.lesions import add_lesion, finding_in, lesion_cover
 from progidiff.training.loop import Schedule, train
 from progidiff.training.phantom import make_phantom
 from progidiff.training.textdiffseg import TextDiffSegStage
-from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun, read_locator, recipe_with
 from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 from progidiff.training.wording import Wording, finding_captions, train_bert_tokenizer
-from textdiffseg_samples import packed_case, tiny_pipeline, tokenizer
-from tiny_models import tiny_locator
+from textdiffseg_samples import packed_case, tiny_pipeline
 
 LIVER, LIVER_TUMOR = 6, 14
 
@@ -106,6 +102,12 @@ def test_the_vocabulary_is_the_same_in_every_process() -> None:
     }
     assert len(made) == 1
     assert len(json.loads(made.pop())) > 150
+
+
+def test_captions_of_all_structures() -> None:
+    drawn = Wording().draw(torch.tensor([LIVER, LIVER_TUMOR, 17]), np.random.default_rng(0))
+    assert len(drawn) == 3
+    assert all(drawn)
 
 
 # Pieces
@@ -222,64 +224,6 @@ def test_frozen_parts_stay_frozen_and_without_dropout() -> None:
     assert trained == {"image_encoder", "denoiser", "refiner"}
     losses = {"denoising", "decoded", "refined", "organs", "evidence"}
     assert set(stage(2, np.random.default_rng(0))) == losses
-
-
-# Runs
-
-TINY_RECIPE = Recipe(
-    name="tiny-run",
-    size="tiny",
-    vocabulary=200,
-    depths=(8,),
-    default_steps=2,
-    encoder=Schedule(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="no"),
-    schedule=Schedule(steps=2, batch=2, learning_rate=1e-3, warmup=1, precision="no"),
-)
-
-
-def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
-    cases = [packed_case()]
-    tokenizer().save_pretrained(tmp_path / "tokenizer")
-    first = TextDiffSegRun(tmp_path, cases, tiny_locator(), TINY_RECIPE, device="cpu")
-    first.train()
-    longer = replace(TINY_RECIPE, schedule=replace(TINY_RECIPE.schedule, steps=3))
-    steps: list[str] = []
-    second = TextDiffSegRun(tmp_path, cases, tiny_locator(), longer, device="cpu")
-    second.first_stage.register_forward_hook(lambda *_: steps.append("first"))
-    second.stage.register_forward_hook(lambda *_: steps.append("joint"))
-    second.train()
-    assert steps == ["joint"], "it did not continue"
-    folder = second.save()
-    card = (folder / "README.md").read_text()
-    assert "| image_encoder | 2 |" in card and "| textdiffseg | 3 |" in card
-    assert packed_case().id in card
-    said = card_summary(folder / "README.md")
-    assert "tumors" in said and "arXiv" not in said, "the panel shows it to clinicians"
-    loaded = load_pipeline(folder)
-    assert loaded.config.findings.split() == list(organ_table().finding_ids)
-    assert next(loaded.denoiser.parameters()).dtype == torch.float32
-    with pytest.raises(UsageError, match="lesions"):
-        TextDiffSegRun(tmp_path, cases, tiny_locator(), replace(TINY_RECIPE, lesions=0.0))
-
-
-def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CasesError):
-        TextDiffSegRun(tmp_path, [replace(packed_case(), image=None)], tiny_locator(), TINY_RECIPE)
-    with pytest.raises(ModelError, match="locator"):
-        read_locator(tmp_path)
-    with pytest.raises(UsageError, match="colour"):
-        recipe_with({"colour": 1})
-    with pytest.raises(UsageError, match="words"):
-        recipe_with({"without": ["words"]})
-    assert recipe_with({"without": ["text"], "lesions": 0.1}) == Recipe(
-        lesions=0.1, without=Without(text=True)
-    )
-
-
-def test_captions_of_all_structures() -> None:
-    drawn = Wording().draw(torch.tensor([LIVER, LIVER_TUMOR, 17]), np.random.default_rng(0))
-    assert len(drawn) == 3
-    assert all(drawn)
 
 
 # Adaptation

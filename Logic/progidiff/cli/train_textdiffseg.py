@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from progidiff.errors import CasesError, UsageError
 if TYPE_CHECKING:
     from progidiff.training.case_store import PackedCase
     from progidiff.training.loop import Report
+    from progidiff.training.textdiffseg_run import Recipe
 
 PARTS_TO_LEAVE_OUT = ("text", "label_encoder", "image_features")
 
@@ -37,25 +40,35 @@ def train(
 ) -> str:
     """Trains as long as `--minutes` says, earlier calls included, and writes the model folder.
 
-    Without `--data` all cases that are packed in `--cache` teach.
+    Without `--data` the cases teach that the run began with; in a new run all that are packed in `--cache`.
 
     Returns:
         One line to print.
+
+    Raises:
+        Cancelled: stopped; an earlier model folder is left as it is.
     """
+    from accelerate import PartialState
+
     from progidiff.training.assemble import parts_size_mb
     from progidiff.training.run import check_device
+    from progidiff.training.safeguards import stoppable
     from progidiff.training.textdiffseg_run import TextDiffSegRun, read_locator
 
     check_device(options.device)
-    if options.fresh:
-        for stage in ("image_encoder", "textdiffseg"):
-            shutil.rmtree(options.output / stage, ignore_errors=True)
-        (options.output / "recipe.json").unlink(missing_ok=True)
+    recipe, locator = _recipe(options), read_locator(options.locator or options.output)
+    processes = PartialState(cpu=options.device == "cpu")
+    with processes.main_process_first():  # the others find all packed
+        cases = _cases(options, exclude, stoppable(on_case, cancelled))
+    processes.wait_for_everyone()  # until all have read what the run began with
+    if options.fresh and processes.is_main_process:
+        _forget(options.output)
+    processes.wait_for_everyone()
     run = TextDiffSegRun(
         options.output,
-        _cases(options, exclude, on_case),
-        read_locator(options.locator or options.output),
-        _recipe(options),
+        cases,
+        locator,
+        recipe,
         device=options.device,
         allow_download=options.allow_download,
     )
@@ -65,7 +78,13 @@ def train(
     return f"{folder} ({parts_size_mb(folder):.1f} MB of weights), {run.minutes:.1f} min, {words}"
 
 
-def _recipe(options: argparse.Namespace) -> Any:
+def _forget(run: Path) -> None:
+    for stage in ("image_encoder", "textdiffseg"):
+        shutil.rmtree(run / stage, ignore_errors=True)
+    (run / "recipe.json").unlink(missing_ok=True)
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
     from dataclasses import replace
 
     from progidiff.training.textdiffseg_run import recipe_with
@@ -74,6 +93,10 @@ def _recipe(options: argparse.Namespace) -> Any:
         raise UsageError(
             "The share of lesions must lie between 0 and 1.", "Give --lesions 0.4, for instance."
         )
+    if options.batch is not None and options.batch < 1:
+        raise UsageError("A step needs at least one piece.", "Give --batch 2, for instance.")
+    if options.learning_rate is not None and not 0 < options.learning_rate < math.inf:
+        raise UsageError("The learning rate must be positive.", "Give --learning-rate 0.0007, for instance.")
     values: dict[str, Any] = {"without": options.without, "text_model": options.text_model}
     if options.licence:
         values["licence"] = options.licence
@@ -92,17 +115,25 @@ def _recipe(options: argparse.Namespace) -> Any:
 def _cases(
     options: argparse.Namespace, exclude: tuple[str, ...], on_case: Callable[[str, int, int], None]
 ) -> list[PackedCase]:
-    """The cases of `--data`, packed, with phantoms; or all that are packed already."""
-    from progidiff.training.case_store import load_packed
+    """The cases of `--data`, packed, with phantoms; else the run's own, or all that are packed already."""
     from progidiff.training.configuration import Phantoms
-    from progidiff.training.pack import pack_cases, pack_phantoms, select_cases
+    from progidiff.training.pack import load_cases, pack_cases, pack_phantoms, select_cases
+    from progidiff.training.textdiffseg_run import recorded_cases
 
     cache = options.cache or options.output / "packed"
     if options.data:
         chosen, _ = select_cases(options.data, exclude, options.fold)
         return [*pack_cases(chosen, cache, on_case), *pack_phantoms(Phantoms(), cache, on_case)]
-    packed = load_packed(cache)
-    unknown = sorted(set(exclude) - {case.id for case in packed})
-    if unknown:
-        raise CasesError(f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the packed cases.")
-    return [case for case in packed if case.id not in exclude]
+    ids = recorded_cases(options.output)
+    if ids is None:
+        ids = sorted(note.stem for note in cache.glob("*.json"))
+        if unknown := sorted(set(exclude) - set(ids)):
+            raise CasesError(
+                f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the packed cases."
+            )
+    return load_cases(cache, [case_id for case_id in ids if not _left_out(case_id, exclude)])
+
+
+def _left_out(case_id: str, exclude: tuple[str, ...]) -> bool:
+    """Whether a case, or the one that its image was painted from, is excluded."""
+    return bool({case_id, re.sub(r"_painted_\d+$", "", case_id)} & set(exclude))

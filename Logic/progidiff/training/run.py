@@ -9,8 +9,6 @@ RUN/<stage>/                checkpoint.safetensors, losses.jsonl, progress.json 
 
 from __future__ import annotations
 
-import json
-import math
 import shutil
 import time
 from collections import Counter
@@ -21,9 +19,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors import SafetensorError, safe_open
 
-from progidiff.errors import Cancelled, CasesError, DeviceError, ModelError, OutputError, UsageError
+from progidiff.errors import Cancelled, CasesError, DeviceError, UsageError
 from progidiff.model_list import weights_hash
 from progidiff.training.case_store import PackedCase
 from progidiff.training.configuration import STAGES, Configuration, load_configuration
@@ -38,6 +35,15 @@ from progidiff.training.pack import (
     select_cases,
 )
 from progidiff.training.parts import save_parts
+from progidiff.training.safeguards import (
+    checkpoint_step,
+    finite_losses,
+    read_json,
+    stoppable,
+    time_is_up,
+    write_json,
+    writing,
+)
 from progidiff.training.stages import LOOKED_AT, StageBuilder, stage_folder
 
 OnProgress = Callable[[str, Report], None]
@@ -101,10 +107,10 @@ class TrainingRun:
         self.configuration = _settled_configuration(folder, configuration, fresh)
         with self._processes.main_process_first():  # the others find all packed
             self.cases = self._collect(
-                selection or DataSelection(), cache or folder / "packed", fresh, self._stoppable(on_case)
+                selection or DataSelection(), cache or folder / "packed", fresh, stoppable(on_case, cancelled)
             )
         if self._processes.is_main_process:
-            _write_json(folder / "configuration.json", self.configuration.to_json())
+            write_json(folder / "configuration.json", self.configuration.to_json())
 
     @property
     def stages(self) -> list[str]:
@@ -142,23 +148,19 @@ class TrainingRun:
         summary = stage_summary(folder)
         if summary is not None and _is_enough(summary, schedule):
             return summary
-        try:
+        with writing(folder):
             return self._train(stage, folder, schedule)
-        except OSError as error:
-            raise OutputError(
-                f"{folder} cannot be written ({error.strerror or error}).",
-                "Free some space, or train elsewhere.",
-            ) from error
 
     def _train(self, stage: str, folder: Path, schedule: Schedule) -> dict[str, Any]:
         torch.manual_seed(schedule.seed)
         module, parts = self._build(stage)
         progress = _Progress(folder, self._tell(stage))
         schedule = replace(schedule, minutes_done=progress.minutes)
-        losses = train(
-            module, schedule, folder, on_progress=progress, cancelled=self.cancelled, device=self.device
-        )
-        step = _checkpoint_step(folder)
+        with finite_losses(stage, module):
+            losses = train(
+                module, schedule, folder, on_progress=progress, cancelled=self.cancelled, device=self.device
+            )
+        step = checkpoint_step(folder)
         if step < schedule.steps and not progress.expired(schedule):
             raise Cancelled(f"Stopped {stage} at step {step}.", "The same command again continues it.")
         if isinstance(module, MaskAutoencoderStage):
@@ -175,7 +177,7 @@ class TrainingRun:
         }
         if self._processes.is_main_process:
             save_parts(folder, parts)
-            _write_json(folder / "summary.json", summary)
+            write_json(folder / "summary.json", summary)
         self._processes.wait_for_everyone()
         return summary
 
@@ -194,7 +196,7 @@ class TrainingRun:
         """Packed cases and phantoms; notes them in `training_data.json`."""
         phantoms = self.configuration.phantoms
         record = self.folder / "training_data.json"
-        known = _read_json(record) if record.is_file() and not fresh else None
+        known = read_json(record) if record.is_file() and not fresh else None
         if selection.folders:
             cases, aside = select_cases(selection.folders, selection.exclude, selection.fold)
             if known is not None and known["cases"] != [case.id for case in cases]:
@@ -218,21 +220,12 @@ class TrainingRun:
             self._note_data(record, aside, packed, painted)
         return [*packed, *painted, *invented]
 
-    def _stoppable(self, on_case: OnCase | None) -> OnCase:
-        def tell(case_id: str, done: int, total: int) -> None:
-            if self.cancelled():
-                raise Cancelled("Stopped while packing.", "The same command again continues it.")
-            if on_case is not None:
-                on_case(case_id, done, total)
-
-        return tell
-
     def _note_data(
         self, record: Path, aside: list[str], packed: list[PackedCase], painted: list[PackedCase]
     ) -> None:
         phantoms = self.configuration.phantoms
         domains = Counter(case.domain for case in packed)
-        _write_json(
+        write_json(
             record,
             {
                 "cases": [case.id for case in packed],
@@ -254,11 +247,6 @@ class TrainingRun:
 
     def _tell(self, stage: str) -> Callable[[Report], None]:
         def tell(report: Report) -> None:
-            if any(not math.isfinite(value) for value in report.losses.values()):
-                raise ModelError(
-                    f"The losses of {stage} are no numbers any more at step {report.step}.",
-                    "Lower its learning rate, or set its precision to no, and begin it anew with --fresh.",
-                )
             if self.on_progress is not None:
                 self.on_progress(stage, report)
 
@@ -272,8 +260,8 @@ class _Progress:
         self._clock, self._tell, self.file = time.monotonic, tell, folder / "progress.json"
         self.losses: dict[str, float] = {}
         self.before = 0.0
-        if self.file.is_file() and (step := _checkpoint_step(folder)):
-            noted = _read_json(self.file)
+        if self.file.is_file() and (step := checkpoint_step(folder)):
+            noted = read_json(self.file)
             self.before = float(noted["minutes"]) * min(1.0, step / max(1, noted["step"]))
             self.losses = noted["losses"]
         self.start = self._clock()
@@ -283,19 +271,18 @@ class _Progress:
         return self.before + (self._clock() - self.start) / 60
 
     def expired(self, schedule: Schedule) -> bool:
-        """Whether the time is up, on any of several processes: their clocks started seconds apart."""
-        return self.minutes >= schedule.max_minutes - 0.05
+        return time_is_up(self.minutes, schedule)
 
     def __call__(self, report: Report) -> None:
         self._tell(report)
         self.losses = {name: round(value, 4) for name, value in report.losses.items()}
-        _write_json(self.file, {"step": report.step, "minutes": self.minutes, "losses": self.losses})
+        write_json(self.file, {"step": report.step, "minutes": self.minutes, "losses": self.losses})
 
 
 def stage_summary(folder: Path) -> dict[str, Any] | None:
     """What an ended stage says of itself, None as long as it has not ended."""
     path = folder / "summary.json"
-    return _read_json(path) if path.is_file() and (folder / "parts").is_dir() else None
+    return read_json(path) if path.is_file() and (folder / "parts").is_dir() else None
 
 
 def check_device(device: str) -> None:
@@ -336,38 +323,4 @@ def _settled_configuration(folder: Path, given: Configuration | None, fresh: boo
 
 
 def _is_enough(summary: dict[str, Any], schedule: Schedule) -> bool:
-    return bool(summary["steps"] >= schedule.steps or summary["minutes"] >= schedule.max_minutes - 0.05)
-
-
-def _checkpoint_step(folder: Path) -> int:
-    """Steps of the checkpoint, 0 without one."""
-    path = folder / "checkpoint.safetensors"
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, "pt") as file:
-            return int((file.metadata() or {})["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelError(
-            f"The checkpoint {path} is damaged ({error}).", "Begin anew with --fresh."
-        ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).", "Begin anew with --fresh.") from error
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}).",
-            "Free some space, or choose another folder.",
-        ) from error
+    return bool(summary["steps"] >= schedule.steps or time_is_up(summary["minutes"], schedule))

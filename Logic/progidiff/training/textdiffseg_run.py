@@ -1,6 +1,7 @@
 """A training run of TextDiffSeg, from packed cases to a model folder with its card.
 
-The image encoder first learns all organs at once, which is cheap; then everything learns together.
+The image encoder first learns all organs at once, which is cheap; then everything learns together. From then
+on the image encoder changes with the rest, so the first stage is never taken up again.
 
 RUN/recipe.json                what was asked for, and which cases
 RUN/tokenizer/                 the vocabulary, kept so that a resumed run speaks the same language
@@ -12,6 +13,7 @@ RUN/NAME/                      the model folder
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from accelerate import PartialState
 from transformers import BertModel, BertTokenizer
 
-from progidiff.errors import CasesError, ModelError, UsageError
+from progidiff.errors import Cancelled, CasesError, ModelError, UsageError
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.pipelines.textdiffseg.build import (
     EMBEDDED,
@@ -37,6 +39,14 @@ from progidiff.training.assemble import measured_tables, save_half
 from progidiff.training.case_store import PackedCase
 from progidiff.training.encoder import VolumeEncoderStage
 from progidiff.training.loop import Report, Schedule, Stage, train
+from progidiff.training.safeguards import (
+    checkpoint_step,
+    finite_losses,
+    read_json,
+    time_is_up,
+    write_json,
+    writing,
+)
 from progidiff.training.textdiffseg import TextDiffSegStage
 from progidiff.training.volume_data import OrganVolumes
 from progidiff.training.wording import train_bert_tokenizer
@@ -47,6 +57,7 @@ OnStage = Callable[[str, Report], None]
 
 _ENCODER_SHARE = 0.4  # of the training time
 _FIRST, _JOINT = "image_encoder", "textdiffseg"  # folders of the two trainings
+_RECORD = "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,8 @@ class Recipe:
         depths: slices of the training pieces; each batch takes one of them.
         default_steps, eta: of sampling, see `TextDiffSegPipeline`.
         licence: terms of the weights, for the card.
-        encoder: schedule of the image encoder's own training; no steps leave it out.
+        encoder: schedule of the image encoder's own training; no steps leave it out. Minutes that it does not
+            use are the joint training's.
         schedule: of the joint training.
     """
 
@@ -114,9 +126,10 @@ class TextDiffSegRun:
         allow_download: a text model that is not on this computer may be downloaded.
 
     Raises:
-        UsageError: the folder was begun with another recipe, or the size is not known.
+        UsageError: the folder was begun with another recipe or other cases, or the size is not known.
         CasesError: no case has an image and an organ.
         ModelError: the text model cannot be loaded.
+        OutputError: the folder cannot be written.
     """
 
     def __init__(
@@ -135,7 +148,8 @@ class TextDiffSegRun:
         self.cases = [case for case in cases if case.image is not None and case.label.any()]
         if not self.cases:
             raise CasesError("None of the training cases has an image and an organ.", "Give other --data.")
-        self._note()
+        self._processes = PartialState(cpu=device == "cpu")
+        self._check_record()
         torch.manual_seed(recipe.schedule.seed)
         size = SIZES[recipe.size]
         text_encoder, tokenizer = self._text(allow_download)
@@ -155,6 +169,8 @@ class TextDiffSegRun:
         frozen = ("text_encoder",) if recipe.text_model else ()
         self.first_stage = VolumeEncoderStage(self.pipeline.image_encoder, volumes)
         self.stage = TextDiffSegStage(self.pipeline, volumes, frozen)
+        if self._processes.is_main_process and recorded_cases(folder) is None:
+            write_json(folder / _RECORD, self._record())
 
     def train(
         self, on_progress: OnStage | None = None, cancelled: Callable[[], bool] = lambda: False
@@ -167,11 +183,20 @@ class TextDiffSegRun:
 
         Returns:
             The last running losses.
+
+        Raises:
+            Cancelled: stopped; the checkpoint is saved.
+            ModelError: a damaged checkpoint, or the losses are no numbers any more.
+            OutputError: the run folder cannot be written.
         """
-        recipe = self.recipe
+        recipe, schedule = self.recipe, self.recipe.schedule
         if recipe.encoder.steps and not recipe.without.image_features:
-            self._train(_FIRST, self.first_stage, recipe.encoder, on_progress, cancelled)
-        return self._train(_JOINT, self.stage, recipe.schedule, on_progress, cancelled)
+            if not checkpoint_step(self.folder / _JOINT):
+                self._train(_FIRST, self.first_stage, recipe.encoder, on_progress, cancelled)
+            if math.isfinite(recipe.encoder.max_minutes):
+                left = max(0.0, recipe.encoder.max_minutes - self._minutes(_FIRST))
+                schedule = replace(schedule, max_minutes=schedule.max_minutes + left)
+        return self._train(_JOINT, self.stage, schedule, on_progress, cancelled)
 
     def _train(
         self,
@@ -181,16 +206,34 @@ class TextDiffSegRun:
         on_progress: OnStage | None,
         cancelled: Callable[[], bool],
     ) -> dict[str, float]:
+        """Train one stage to its end, or raise Cancelled."""
         folder, start, before = self.folder / name, time.monotonic(), self._minutes(name)
 
+        def minutes() -> float:
+            return before + (time.monotonic() - start) / 60
+
         def tell(report: Report) -> None:
-            minutes = before + (time.monotonic() - start) / 60
-            (folder / "minutes.json").write_text(json.dumps(minutes))
+            write_json(folder / "minutes.json", minutes())
             if on_progress is not None:
                 on_progress(name, report)
 
-        schedule = replace(schedule, minutes_done=before)
-        return train(stage, schedule, folder, on_progress=tell, cancelled=cancelled, device=self.device)
+        with writing(folder), finite_losses(name, stage):
+            losses = train(
+                stage,
+                replace(schedule, minutes_done=before),
+                folder,
+                resume=checkpoint_step(folder) > 0,  # at step 0 it holds what the first stage was then
+                on_progress=tell,
+                cancelled=cancelled,
+                device=self.device,
+            )
+        step = checkpoint_step(folder)
+        if self._processes.is_main_process:
+            write_json(folder / "minutes.json", minutes())
+        self._processes.wait_for_everyone()
+        if step < schedule.steps and not time_is_up(minutes(), schedule):
+            raise Cancelled(f"Stopped {name} at step {step}.", "The same command again continues it.")
+        return losses
 
     @property
     def minutes(self) -> float:
@@ -198,8 +241,10 @@ class TextDiffSegRun:
         return self._minutes(_FIRST) + self._minutes(_JOINT)
 
     def _minutes(self, name: str) -> float:
-        path = self.folder / name / "minutes.json"
-        return float(json.loads(path.read_text())) if path.is_file() else 0.0
+        try:
+            return float(json.loads((self.folder / name / "minutes.json").read_text(encoding="utf-8")))
+        except (FileNotFoundError, TypeError, ValueError):
+            return 0.0  # not begun, or torn by a power cut: the checkpoint counts more than the clock
 
     def save(self, report: Path | None = None) -> Path:
         """Write the model folder `RUN/NAME` in half precision, with its card; an earlier one is replaced.
@@ -208,40 +253,66 @@ class TextDiffSegRun:
 
         Args:
             report: output folder of `progidiff evaluate`, whose figures the card shall carry.
+
+        Raises:
+            ModelError: the weights do not fit into half precision.
+            CasesError: the report cannot be read.
+            OutputError: the folder cannot be written.
         """
-        final, partial = self.folder / self.recipe.name, self.folder / f"{self.recipe.name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        save_half(self.pipeline, partial)
-        (partial / "README.md").write_text(self._card(report), encoding="utf-8")
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        self.pipeline.to(torch.float32)
+        final = self.folder / self.recipe.name
+        if self._processes.is_main_process:
+            self._save(final, self._card(report))
+        self._processes.wait_for_everyone()
         return final
+
+    def _save(self, final: Path, card: str) -> None:
+        partial = final.with_name(f"{final.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with writing(final):
+                save_half(self.pipeline, partial)
+                (partial / "README.md").write_text(card, encoding="utf-8")
+                if final.exists():
+                    shutil.rmtree(final)
+                partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            self.pipeline.to(torch.float32)
 
     def _text(self, allow_download: bool) -> tuple[BertModel | None, BertTokenizer]:
         if self.recipe.text_model:
             return ready_made_bert(self.recipe.text_model, allow_download)
-        kept = self.folder / "tokenizer"
-        if not kept.is_dir():
-            train_bert_tokenizer(self.recipe.vocabulary).save_pretrained(kept)
+        kept, partial = self.folder / "tokenizer", self.folder / "tokenizer.partial"
+        with self._processes.main_process_first(), writing(kept):
+            if not kept.is_dir():
+                train_bert_tokenizer(self.recipe.vocabulary).save_pretrained(partial)
+                partial.rename(kept)
         return None, BertTokenizer.from_pretrained(kept, local_files_only=True)
 
-    def _note(self) -> None:
-        """Writes `recipe.json`, or refuses to go on with another recipe than the folder's."""
-        path = self.folder / "recipe.json"
+    def _record(self) -> dict[str, Any]:
+        """What must stay the same when the run is continued."""
         recipe = json.loads(json.dumps(asdict(self.recipe)))
         del recipe["schedule"], recipe["encoder"], recipe["licence"]
-        if path.is_file():
-            known = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-            changed = sorted(name for name in recipe if known.get(name) != recipe[name])
-            if changed:
-                raise UsageError(
-                    f"{self.folder} was begun with another {', '.join(changed)}.",
-                    "Give the same again, or another --output.",
-                )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cases = [case.id for case in self.cases]
-        path.write_text(json.dumps({"recipe": recipe, "cases": cases}, indent=1) + "\n", encoding="utf-8")
+        return {"recipe": recipe, "cases": [case.id for case in self.cases]}
+
+    def _check_record(self) -> None:
+        """Refuses to go on with another recipe or other cases than the folder's."""
+        known = _read_record(self.folder)
+        if known is None:
+            return
+        record = self._record()
+        began = known["recipe"]
+        changed = sorted(name for name, value in record["recipe"].items() if began.get(name) != value)
+        if changed:
+            raise UsageError(
+                f"{self.folder} was begun with another {', '.join(changed)}.",
+                "Give the same again, or another --output.",
+            )
+        if sorted(record["cases"]) != sorted(known["cases"]):
+            raise UsageError(
+                f"{self.folder} was begun with other cases.",
+                "Give the same --data, --exclude and --fold, or none; another --output; or --fresh.",
+            )
 
     def _card(self, report: Path | None) -> str:
         recipe, parts = self.recipe, self.pipeline.components.items()
@@ -290,7 +361,7 @@ class TextDiffSegRun:
         return "\n".join(lines) + "\n"
 
     def _stage_row(self, name: str) -> str:
-        steps = _step(self.folder / name / "checkpoint.safetensors")
+        steps = checkpoint_step(self.folder / name)
         schedule = self.recipe.encoder if name == _FIRST else self.recipe.schedule
         return f"| {name} | {steps} | {self._minutes(name):.1f} | {schedule.batch} |"
 
@@ -317,6 +388,27 @@ def recipe_with(values: Mapping[str, Any]) -> Recipe:
     return Recipe(**changed, without=Without(**dict.fromkeys(without, True)))
 
 
+def recorded_cases(folder: Path) -> list[str] | None:
+    """Ids of the cases that a run began with, None where there is no run.
+
+    Raises:
+        UsageError: the run's record cannot be read.
+    """
+    record = _read_record(folder)
+    return None if record is None else list(record["cases"])
+
+
+def _read_record(folder: Path) -> dict[str, Any] | None:
+    path = folder / _RECORD
+    if not path.is_file():
+        return None
+    remedy = "Begin anew with --fresh and --data."
+    record = read_json(path, remedy)
+    if not {"recipe", "cases"} <= set(record):
+        raise UsageError(f"{path} is not of a training run.", remedy)
+    return record
+
+
 def read_locator(folder: Path) -> OrganLocator:
     """A trained locator: its own folder, a model folder, or a training run.
 
@@ -341,10 +433,3 @@ def _and_findings(recipe: Recipe) -> str:
 
 def _words(without: Without) -> str:
     return ", ".join(name.replace("_", " ") for name, left_out in asdict(without).items() if left_out)
-
-
-def _step(checkpoint: Path) -> int:
-    if not checkpoint.is_file():
-        return 0
-    with safe_open(checkpoint, "pt") as file:
-        return int((file.metadata() or {})["step"])
