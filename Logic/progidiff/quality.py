@@ -29,7 +29,7 @@ def check_quality(quality: str) -> None:
         raise UsageError(f"There is no quality {quality!r}.", f"Choose one of: {', '.join(QUALITIES)}.")
 
 
-def check_numbers(proposals: int, steps: int | None, seed: int = 0) -> None:
+def check_numbers(proposals: int, steps: int | None, seed: int) -> None:
     """Raises UsageError for a number of proposals or steps, or a seed, that makes no sense."""
     if not 1 <= proposals <= MOST_PROPOSALS:
         raise UsageError(
@@ -37,6 +37,11 @@ def check_numbers(proposals: int, steps: int | None, seed: int = 0) -> None:
         )
     if steps is not None and not 1 <= steps <= MOST_STEPS:
         raise UsageError(f"{steps} steps were asked for.", f"Ask for a number between 1 and {MOST_STEPS}.")
+    check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a seed that the random generators do not take."""
     if not 0 <= seed <= MOST_SEED:
         raise UsageError(f"The seed {seed} is out of range.", f"Give a number between 0 and {MOST_SEED}.")
 

@@ -127,6 +127,8 @@ def test_a_mask_on_another_grid_is_brought_to_the_volume(files: Path) -> None:
     [
         ("vary", ["--label", "7"], "marks nothing"),
         ("vary", ["--strength", "2"], "between 0 and 1"),
+        ("vary", ["--seed", str(10**20)], "seed"),
+        ("constrain", ["--seed", "-1"], "seed"),
         ("vary", ["--prompt", "liver and spleen"], "several organs"),
         ("vary", ["--roi", "0", "0", "9999", "1", "1", "1"], "no voxel of the volume"),
         ("constrain", ["--inside", "0", "0", "9999"], "outside the volume"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from progidiff.errors import CasesError, OutputError, UsageError
+from progidiff.quality import check_seed
 
 if TYPE_CHECKING:
     from progidiff.adaptation.adapter import Adapter
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--minutes is {options.minutes:g}.", f"Give a number {limits}, or leave it out.")
     if not 1 <= options.rank <= 128:
         raise UsageError(f"--rank is {options.rank}.", "Give a number from 1 to 128.")
+    check_seed(options.seed)
     library = CaseLibrary(options.cases)
     cases = [library.case(case_id) for case_id in dict.fromkeys(options.only)] or library.cases()
     if not cases:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from progidiff.cli.segment import check_output
 from progidiff.errors import UsageError
+from progidiff.quality import check_seed
 
 SUMMARY = "write a synthesised CT or MR volume and its label map"
 
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes FILE and, beside it, the labels with the numbers of the organ table."""
+    check_seed(options.seed)
     label_path = label_path_for(options.output)
     check_output(options.output.parent)
     from progidiff.training.phantom import make_phantom

@@ -72,7 +72,7 @@ def one_target(prompt: str) -> Target:
 
 def check_options(options: argparse.Namespace) -> None:
     """Finds what is wrong before anything is read."""
-    check_numbers(options.proposals, options.steps)
+    check_numbers(options.proposals, options.steps, options.seed)
     check_strength(options.strength)
     check_output(options.output)
 

@@ -99,7 +99,7 @@ class _Steering:
         self._promises, self._strength, self._method = promises, strength, method
         self._options = options or SteerOptions()
         self._grid = prepared.volume.grid
-        check_numbers(self._options.proposals, self._options.steps)
+        check_numbers(self._options.proposals, self._options.steps, self._options.seed)
         check_strength(strength)
         if target.organ in organ_table().finding_ids and target.organ not in segmenter.findings:
             raise finding_error(target.name, (target.organ,), segmenter.findings)

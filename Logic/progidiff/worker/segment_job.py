@@ -107,7 +107,7 @@ class SegmentJob(ProposalJob):
     """
 
     def __init__(self, session: Session, order: Order) -> None:
-        check_numbers(order.proposals, order.steps)
+        check_numbers(order.proposals, order.steps, order.seed)
         super().__init__(session, order.job_id, _targets(session, order.prompt), order.proposals)
         self._order = order
 

@@ -108,7 +108,7 @@ class SteerJob(ProposalJob):
     """Runs one order; `draw` is the segmenter's method with everything but the options given."""
 
     def __init__(self, session: Session, order: Order, target: Target, draw: Draw) -> None:
-        check_numbers(order.proposals, order.steps)
+        check_numbers(order.proposals, order.steps, order.seed)
         super().__init__(session, order.job_id, [target], order.proposals)
         self._order, self._draw = order, draw
 
