@@ -341,7 +341,7 @@ def test_minutes_limit_a_stage(tmp_path: Path) -> None:
         (["encoder", "--config", "smoke-test", "--fold", "1/3"], 2, "--data"),
         (["encoder", "--config", "smoke-test", "--exclude", "a"], 2, "--data"),
         (["encoder", "--config", "smoke-test", "--base", "x"], 2, "its own generator"),
-        (["encoder", "--config", "smoke-test", "--report", "x"], 2, "assemble"),
+        (["encoder", "--config", "smoke-test", "--report", "x"], 2, "model folder"),
         (["encoder", "--config", "smoke-test", "--data", "/nowhere"], 1, "/nowhere"),
         (["encoder", "--config", "smoke-test", "--data", str(HERE), "--fold", "x"], 2, "no fold"),
         (["control", "--config", "smoke-test"], 2, "First: train"),
