@@ -90,7 +90,7 @@ class Recipe:
     lesions: float = 0.4
     appearance: float = 1.0
     depths: tuple[int, ...] = (16, 24)
-    default_steps: int = 4
+    default_steps: int = 2
     eta: float = 0.9
     licence: str = "As the training data allow; not stated."
     encoder: Schedule = field(

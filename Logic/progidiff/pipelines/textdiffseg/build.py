@@ -74,7 +74,7 @@ def build_pipeline(
     *,
     text_encoder: BertModel | None = None,
     without: Without | None = None,
-    default_steps: int = 4,
+    default_steps: int = 2,
     eta: float = 0.9,
     findings: tuple[str, ...] = (),
 ) -> TextDiffSegPipeline:

@@ -61,10 +61,10 @@ class TextDiffSegPipeline(ProposalsPipeline):
         refiner: BorderRefiner,
         locator: OrganLocator,
         scheduler: DDIMScheduler,
-        default_steps: int = 4,
+        default_steps: int = 2,
         eta: float = 0.9,
         findings: str = "",
-        coarse_weight: float = 1.0,
+        coarse_weight: float = 0.3,
     ) -> None:
         super().__init__()
         self.register_modules(
