@@ -65,6 +65,9 @@ def test_the_whole_way_with_nothing_replaced(tmp_path: Path) -> None:
     assert facts["name"] == "scanner 3"
     assert set(facts["measured"]["organs"]) == {"liver"}
     assert len(facts["forgetting"]["organs"]) > 3
+    (held_out,) = facts["measured"]["held_out"]
+    assert held_out["id"] in facts["measured"]["how"]
+    assert held_out["organs"]["liver"]["slices"] == "0–11"
     assert [c["id"] for c in facts["cases"]] == [c.id for c in library(tmp_path / "cases", 2).cases()]
     assert (adapter.folder / "before_after.png").read_bytes()[:4] == b"\x89PNG"
     assert not (tmp_path / "adapter.training").exists()
@@ -115,7 +118,7 @@ def test_forgetting_is_told(tmp_path: Path, dice: dict[str, float]) -> None:
 
 def test_what_could_not_be_measured_is_not_called_better(tmp_path: Path) -> None:
     nothing = Measured({}, [])
-    text = outcome.verdict(outcome.Outcome([], "", False, nothing, nothing, nothing, nothing), 0.01)
+    text = outcome.verdict(outcome.Outcome([], "", [], False, nothing, nothing, nothing, nothing), 0.01)
     assert "could not be measured" in text
 
 

@@ -208,6 +208,16 @@ def test_adapt_and_manage(
     assert "0.800" in printed
     assert "got better" in printed
     assert main(order) == 1  # nothing is overwritten
+    assert main(["adapters", "compare", str(adapters / "one"), str(adapters / "one")]) == 2
+    copy = str(tmp_path / "copy")
+    assert main(["adapters", "export", str(adapters / "one"), copy]) == 0
+    capsys.readouterr()
+    assert main(["adapters", "compare", str(adapters / "one"), copy]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("0.500 → 0.800") == 4  # liver and mean of both
+    assert printed.count("0.900 → 0.900") == 2
+    assert "was held out" in printed
+    assert "their Dice can be compared" in printed
     assert main(["adapters", "list", "--folder", str(adapters)]) == 0
     assert "ours" in capsys.readouterr().out
     assert main(["adapters", "rename", str(adapters / "one"), "theirs"]) == 0

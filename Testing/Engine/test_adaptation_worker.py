@@ -96,9 +96,15 @@ def test_adapt_activates_what_got_better_and_manages_it(desk: Any, tmp_path: Pat
     assert desk.call("adapter_rename", path=adapter["path"], name="new")["adapter"]["name"] == "new"
     target = str(tmp_path / "a.zip")
     desk.call("adapter_export", path=adapter["path"], target=target)
+    with pytest.raises(UsageError):
+        desk.call("adapters_compare", paths=[adapter["path"]])
     came = desk.call("adapter_import", source=target, folder=str(tmp_path / "other"))["adapter"]
     assert came["adapter_id"] == adapter["adapter_id"]
     assert not came["active"]
+    compared = desk.call("adapters_compare", paths=[adapter["path"], came["path"]])
+    assert compared["comparable"]
+    assert [a["path"] for a in compared["adapters"]] == [adapter["path"], came["path"]]
+    assert compared["adapters"][1]["mean"] == {"before": 0.5, "after": 0.8}
     desk.call("adapter_delete", path=adapter["path"])
     assert desk.call("adapters_list", folder=folder) == {
         "folder": folder,

@@ -29,7 +29,7 @@ from progidiff.adaptation.before_after import Measured, measure_cases, measure_p
 from progidiff.adaptation.case_library import StoredCase
 from progidiff.adaptation.files import write_json
 from progidiff.adaptation.lessons import Lessons
-from progidiff.adaptation.outcome import Outcome, describe, write_adapter
+from progidiff.adaptation.outcome import Outcome, describe, held_out_facts, write_adapter
 from progidiff.adaptation.progress import Meter, OnAdaptProgress
 from progidiff.adaptation.settings import KINDS, TRAININGS, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
@@ -142,7 +142,10 @@ class _Adaptation:
             phantom_after = self._measure_phantom("phantom_after", tensors)
         finally:
             self._remember_time()
-        outcome = Outcome(self.cases, self.split.how, improved, before, after, phantom_before, phantom_after)
+        held_out = held_out_facts(self.split.held_out, self.split.judged)
+        outcome = Outcome(
+            self.cases, self.split.how, held_out, improved, before, after, phantom_before, phantom_after
+        )
         facts = describe(name, self.segmenter, self.settings, outcome, self.plan)
         adapter = write_adapter(output, facts, tensors, before, after)
         with contextlib.suppress(OSError):  # the adapter is there, whatever is left of its making

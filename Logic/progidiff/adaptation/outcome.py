@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,6 +18,7 @@ from progidiff.adaptation.case_library import StoredCase
 from progidiff.adaptation.files import new_folder, write_json
 from progidiff.adaptation.settings import AdaptSettings
 from progidiff.adaptation.slices import runs, slices_text
+from progidiff.adaptation.teaching import Part
 
 if TYPE_CHECKING:
     from progidiff.segmenter import Segmenter
@@ -30,7 +32,8 @@ class Outcome:
 
     Attributes:
         cases: that taught.
-        how: what was held out.
+        how: what was held out, in words.
+        held_out: the same, by id.
         improved: whether the adapter is better than the model alone.
         before, after: on what was held out.
         phantom_before, phantom_after: on a synthesised patient.
@@ -38,6 +41,7 @@ class Outcome:
 
     cases: list[StoredCase]
     how: str
+    held_out: list[dict[str, Any]]
     improved: bool
     before: Measured
     after: Measured
@@ -72,6 +76,7 @@ def describe(
             "how": f"{outcome.how} Dice of the consensus of {settings.proposals} proposals with the checked "
             "masks, drawn from the prompt on, with the adapter that had not learnt from them. They did "
             "choose the round of training that was kept, which flatters a little.",
+            "held_out": outcome.held_out,
             "organs": score_table(outcome.before, outcome.after),
         },
         "forgetting": {
@@ -121,6 +126,21 @@ def _count(tensors: dict[str, Tensor]) -> dict[str, int]:
 def _case_facts(case: StoredCase) -> dict[str, Any]:
     slices = {organ: slices_text(runs(case.checked_slices(organ))) for organ in case.organs}
     return {"id": case.id, "modality": case.modality, "organs": slices}
+
+
+def held_out_facts(parts: Sequence[Part], judged: Sequence[str]) -> list[dict[str, Any]]:
+    """Which masks judged, by case id, slices and the masks' content: what two adapters must share for their
+    Dice to be comparable."""
+    facts = []
+    for part in parts:
+        organs = {
+            organ: {"slices": slices_text(runs(flags)), "mask": part.case.organs[organ].mask_hash[:16]}
+            for organ, flags in sorted(part.slices.items())
+            if organ in judged
+        }
+        if organs:
+            facts.append({"id": part.case.id, "organs": organs})
+    return sorted(facts, key=lambda entry: entry["id"])
 
 
 def verdict(outcome: Outcome, least_gain: float) -> str:

@@ -1,17 +1,19 @@
-"""`progidiff adapters`: list, show, rename, export, import and delete adapters."""
+"""`progidiff adapters`: list, show, compare, rename, export, import and delete adapters."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-SUMMARY = "manage adapters: list, show, rename, export, import, delete"
+SUMMARY = "manage adapters: list, show, compare, rename, export, import, delete"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="show the adapters in a folder")
     show = actions.add_parser("show", help="print the card of one")
+    comparing = actions.add_parser("compare", help="set two or more side by side")
+    comparing.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER", help="their folders")
     rename = actions.add_parser("rename", help="give it another name")
     export = actions.add_parser("export", help="write it to a .zip file or a folder, without pictures")
     importing = actions.add_parser("import", help="take in an exported adapter")
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--folder", type=Path, metavar="DIR", help="of adapters (default: the user's own)"
         )
-    for action in (listing, show, rename, export, importing, delete):
+    for action in (listing, show, comparing, rename, export, importing, delete):
         action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
 
 
@@ -38,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
         return _list(options.folder or store.user_adapters_folder())
     if options.action == "import":
         return _import(options)
+    if options.action == "compare":
+        return _compare(options.adapters)
     adapter = Adapter.open(options.adapter)
     if options.action == "show":
         print((adapter.folder / CARD).read_text(encoding="utf-8"))
@@ -71,6 +75,37 @@ def _list(folder: Path) -> int:
     for problem in store.problems():
         console.print(f"Not usable: {problem}")
     return 0
+
+
+def _compare(folders: list[Path]) -> int:
+    """One column an adapter: facts, Dice before → after by organ, and whether the columns may be compared."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from progidiff.adaptation.adapter import Adapter
+    from progidiff.adaptation.comparison import compare
+
+    compared = compare([Adapter.open(folder) for folder in folders])
+    columns = compared["adapters"]
+    table = Table("", *(column["name"] for column in columns), box=None, pad_edge=False)
+    table.add_row("base model", *(column["base_model"] for column in columns))
+    table.add_row("cases", *(str(column["cases"]) for column in columns))
+    table.add_row("better", *("yes" if column["improved"] else "no" for column in columns))
+    for organ in compared["organs"]:
+        table.add_row(organ.replace("_", " "), *(_change(c["organs"].get(organ)) for c in columns))
+    table.add_row("mean Dice", *(_change(column["mean"]) for column in columns))
+    table.add_row("synthesised patient", *(_change(column["forgetting"]) for column in columns))
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    console.print(table)
+    for column in columns:
+        console.print(f"“{column['name']}”: {column['how']}")
+    for note in compared["notes"]:
+        console.print(note)
+    return 0
+
+
+def _change(score: dict[str, float] | None) -> str:
+    return "–" if score is None else f"{score['before']:.3f} → {score['after']:.3f}"
 
 
 def _import(options: argparse.Namespace) -> int:

@@ -217,6 +217,14 @@ def adapters_list(session: Session, *, folder: str = "") -> dict[str, Any]:
     }
 
 
+@method("adapters_compare")
+def adapters_compare(session: Session, *, paths: list) -> dict[str, Any]:
+    """Adapters side by side, with a sentence on whether their figures may be compared."""
+    from progidiff.adaptation.comparison import compare
+
+    return compare([_open(str(path)) for path in paths])
+
+
 @method("adapter_activate")
 def adapter_activate(session: Session, *, path: str = "") -> dict[str, Any]:
     """Puts an adapter on the warm model, in place of the present one; "" takes it off."""
