@@ -70,6 +70,10 @@ class Adapters:
 
         self._engine.ask("adapter_rename", renamed, failed, {"path": path, "name": name})
 
+    def compare(self, paths: list[str], done: Callable[[dict[str, Any]], None], failed: Failed) -> None:
+        """Sets two or more side by side."""
+        self._engine.ask("adapters_compare", done, failed, {"paths": paths})
+
     def export(self, path: str, target: str, done: Callable[[str], None], failed: Failed) -> None:
         """Writes one to a .zip file, without pictures of patients."""
         self._engine.ask(

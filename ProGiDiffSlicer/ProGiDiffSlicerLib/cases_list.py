@@ -29,8 +29,12 @@ class CasesList:
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", on_selected)
 
-    def show(self, cases: list[dict[str, Any]]) -> None:
-        """Fills the list anew."""
+    def show(self, cases: list[dict[str, Any]], damaged: list[str]) -> None:
+        """Fills the list anew.
+
+        Args:
+            damaged: ids of cases that cannot be read; they can be removed.
+        """
         self._cases = {case["case_id"]: case for case in cases}
         self._tree.clear()
         by_organ: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {}
@@ -39,25 +43,43 @@ class CasesList:
                 by_organ.setdefault(organ["organ"], []).append((case, organ))
         for rows in sorted(by_organ.values(), key=lambda rows: rows[0][1]["name"]):
             self._add_group(rows)
+        if damaged:
+            self._add_damaged(damaged)
 
     def selected(self) -> tuple[dict[str, Any], str] | None:
-        """The case and the id of the organ of the current row."""
+        """The case and the id of the organ of the current row; "" for a damaged case as a whole."""
         item = self._tree.currentItem()
         case_id = str(item.data(_NAME, _CASE_ROLE) or "") if item is not None else ""
         if case_id not in self._cases:
             return None
         return self._cases[case_id], str(item.data(_NAME, _ORGAN_ROLE))
 
-    def _add_group(self, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    def _add_head(self, text: str) -> Any:
         head = qt.QTreeWidgetItem()
-        name = rows[0][1]["name"]
-        head.setText(_NAME, f"{name[:1].upper()}{name[1:]}: {count_of(len(rows))}")
+        head.setText(_NAME, text)
         head.setFlags(qt.Qt.ItemIsEnabled)
         font = qt.QFont(self._tree.font)
         font.setBold(True)
         head.setFont(_NAME, font)
         self._tree.addTopLevelItem(head)
         head.setFirstColumnSpanned(True)
+        return head
+
+    def _add_damaged(self, ids: list[str]) -> None:
+        head = self._add_head(f"Damaged: {count_of(len(ids))}")
+        for case_id in ids:
+            self._cases[case_id] = {"case_id": case_id, "source": case_id}
+            row = qt.QTreeWidgetItem()
+            head.addChild(row)
+            row.setText(_NAME, case_id)
+            row.setToolTip(_NAME, "It cannot be read. Remove it and add it again.")
+            row.setData(_NAME, _CASE_ROLE, case_id)
+            row.setData(_NAME, _ORGAN_ROLE, "")
+        head.setExpanded(True)
+
+    def _add_group(self, rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        name = rows[0][1]["name"]
+        head = self._add_head(f"{name[:1].upper()}{name[1:]}: {count_of(len(rows))}")
         for case, organ in rows:
             row = qt.QTreeWidgetItem()
             head.addChild(row)

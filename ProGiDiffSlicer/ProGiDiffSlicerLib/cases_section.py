@@ -114,6 +114,8 @@ class CasesSection:
         question = (
             f"Delete the {name} of {case['source']} from your cases? "
             "The copied image goes too when it was its last organ. What was learnt from it stays."
+            if organ
+            else f"Delete the damaged {case['source']} with all its files? It can be added again then."
         )
         if slicer.util.confirmOkCancelDisplay(question, "Remove a case"):
             order = {**self._library(), "case_id": case["case_id"], "organ": organ}
@@ -123,7 +125,7 @@ class CasesSection:
         return {"library": settings.case_library()}
 
     def _listed(self, answer: dict[str, Any]) -> None:
-        self.list.show(answer["cases"])
+        self.list.show(answer["cases"], answer["damaged"])
         self.count = len(answer["cases"])
         counts = f"Images: {self.count}, checked organs: {sum(answer['organs'].values())}."
         self._ui.casesLabel.setText(" ".join([counts, *answer["problems"]]))

@@ -8,6 +8,7 @@ import qt
 import slicer
 
 from ProGiDiffSlicerLib.adapters import Adapters
+from ProGiDiffSlicerLib.compare_dialog import CompareDialog
 from ProGiDiffSlicerLib.errors import SegmentationError
 from ProGiDiffSlicerLib.job_view import JobView
 from ProGiDiffSlicerLib.organs import organs
@@ -30,6 +31,7 @@ class LearntSection:
         self._paths: list[str] = []
         self._asked = False
         self._view = JobView(None, ui.learntStatus)
+        self._comparison: CompareDialog | None = None
         header = ui.learntTree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
@@ -38,6 +40,7 @@ class LearntSection:
         ui.learntBox.connect("activated(int)", self._chosen)
         ui.learntNameEdit.connect("editingFinished()", self._renamed)
         ui.useButton.connect("clicked()", self.use)
+        ui.compareButton.connect("clicked()", self.compare)
         ui.exportButton.connect("clicked()", self.export)
         ui.importButton.connect("clicked()", self.take_in)
         ui.deleteButton.connect("clicked()", self.delete)
@@ -75,6 +78,7 @@ class LearntSection:
             widget.setEnabled(adapter is not None and not busy)
         ui.learntBox.setEnabled(bool(self._paths))
         ui.importButton.setEnabled(not busy)
+        ui.compareButton.setEnabled(len(self._paths) > 1 and not busy)
         fits = adapter is not None and adapter["fits"] is not False
         ui.useButton.setEnabled(fits and not busy)
         in_use = adapter is not None and self._shown == self._adapters.active
@@ -85,6 +89,13 @@ class LearntSection:
         path = "" if self._shown == self._adapters.active else self._shown
         self._view.say("")
         self._adapters.use(path, self._failed)
+
+    def compare(self) -> None:
+        """Shows all that was learnt side by side."""
+        if self._comparison is None:
+            self._comparison = CompareDialog(self._ui.learntSection)
+        self._view.say("")
+        self._adapters.compare(self._paths, self._comparison.show, self._failed)
 
     def export(self) -> None:
         name = self._adapters.get(self._shown)["name"]

@@ -139,6 +139,25 @@ def test_a_case_is_removed_after_asking(teaching, library, yes):
     assert on_disk(library) == [] and not teaching.it("adaptButton").isEnabled()
 
 
+def test_a_damaged_case_is_shown_and_removed_and_can_be_added_again(teaching, library, yes):
+    add(teaching)
+    until(lambda: cases(teaching))
+    (path,) = library.glob("case-*")
+    path.write_text("{")
+    teaching.widget.cases.look()
+    until(lambda: cases(teaching) and cases(teaching)[0] == ["Damaged: 1 case"])
+    assert cases(teaching)[1][0] == path.name and "cannot be read" in said(teaching, "casesLabel")
+    tree = teaching.it("casesTree")
+    place = tree.visualItemRect(tree.topLevelItem(0).child(0)).center()
+    QTest.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    QApplication.processEvents()
+    teaching.click("removeCaseButton")
+    until(lambda: not cases(teaching))
+    assert yes == [f"Delete the damaged {path.name} with all its files? It can be added again then."]
+    add(teaching)
+    assert on_disk(library) == ["liver"]
+
+
 def test_adapting_shows_progress_and_an_honest_before_and_after(teaching, behaviour):
     behaviour("slow")
     add(teaching)
@@ -234,6 +253,49 @@ def test_rename_export_delete_import(teaching, yes, tmp_path, monkeypatch):
     (tmp_path / "out.zip").write_text(json.dumps({**other, "base_hash": "0" * 64}))
     teaching.click("importButton")
     until(lambda: "belongs to another model" in said(teaching, "learntStatus"))
+
+
+def test_what_was_learnt_is_compared_side_by_side(teaching, behaviour, tmp_path):
+    from PySide6.QtWidgets import QLabel, QPushButton, QTreeWidget
+
+    add(teaching)
+    adapt(teaching)
+    teaching.type("learntNameEdit", "Scanner 3", enter=True)
+    until(lambda: teaching.it("learntBox").currentText() == "Scanner 3 (in use)")
+    assert not teaching.it("compareButton").isEnabled()  # one alone
+    behaviour("no-better")
+    teaching.widget.logic.engine.stop()
+    teaching.click("adaptButton")
+    wait(teaching)
+    until(lambda: len(teaching.widget.logic.adapters.known) == 2)
+    teaching.click("compareButton")
+    until(lambda: teaching.window.findChild(QTreeWidget, "compareTree"))
+    tree = teaching.window.findChild(QTreeWidget, "compareTree")
+    until(tree.isVisible)
+    shown = [[tree.topLevelItem(i).text(c) for c in range(3)] for i in range(tree.topLevelItemCount())]
+    names = [tree.headerItem().text(c) for c in (1, 2)]
+    assert names == ["Adapted 2026-11-20", "Scanner 3"]
+    assert shown == [
+        ["Base model", "fake", "fake"],
+        ["Cases it learnt from", "0", "0"],
+        ["Measured on", "case-1", "case-1"],
+        ["liver", "61 → 60 %", "61 → 84 %"],
+        ["Mean", "61 → 60 %", "61 → 84 %"],
+        ["Synthetic patient", "90 → 89 %", "90 → 89 %"],
+    ]
+    assert tree.topLevelItem(2).toolTip(1) == "Leave one case out."
+    notes = teaching.window.findChild(QLabel, "compareNotes")
+    assert notes.text() == "Their Dice can be compared."
+    path = Path(teaching.widget.logic.adapters.known[0]["path"])
+    other = json.loads(path.read_text())
+    other["measured"]["held_out"] = ["case-2"]
+    path.write_text(json.dumps(other))
+    teaching.click("compareButton")
+    until(lambda: notes.text() == "Their Dice cannot be compared directly.")
+    dialog = tree.window()
+    dialog.grab().save(str(Path(os.environ.get("PROGIDIFF_SCREENSHOTS", tmp_path)) / "compare_learnt.png"))
+    QTest.mouseClick(dialog.findChild(QPushButton), Qt.MouseButton.LeftButton)
+    assert not dialog.isVisible()
 
 
 def test_cancel_and_continue(teaching, behaviour):

@@ -14,6 +14,7 @@ from pathlib import Path
 from fake_worker.channel import BEHAVIOUR, notify, refusal
 from fake_worker.volumes import Volumes
 
+PARTS = {"mean": "measured", "forgetting": "forgetting"}
 DATE = "2026-11-20T09:00:00+00:00"
 
 
@@ -41,11 +42,21 @@ class Teaching(Volumes):
         return {"case": case, "organ": organ, "outcome": outcome}
 
     def cases_list(self, library: str) -> dict:
-        cases = [read(path) for path in sorted(Path(library).glob("case-*"))]
+        paths = sorted(Path(library).glob("case-*"))
+        damaged = [path.name for path in paths if path.read_text() == "{"]
+        cases = [read(path) for path in paths if path.name not in damaged]
         organs = [o["organ"] for case in cases for o in case["organs"]]
-        return {"cases": cases, "organs": {o: organs.count(o) for o in sorted(set(organs))}, "problems": []}
+        return {
+            "cases": cases,
+            "organs": {o: organs.count(o) for o in sorted(set(organs))},
+            "damaged": damaged,
+            "problems": [f"The case {name} cannot be read." for name in damaged],
+        }
 
     def cases_remove(self, library: str, case_id: str, organ: str) -> dict:
+        if not organ:
+            (Path(library) / case_id).unlink()
+            return {}
         case = read(Path(library) / case_id)
         case["organs"] = [o for o in case["organs"] if o["organ"] != organ]
         if case["organs"]:
@@ -100,7 +111,7 @@ class Teaching(Volumes):
             "adapter_id": identity, "name": name or "Adapted 2026-11-20", "created": DATE,
             "path": str(adapters_folder() / identity), "base_model": "fake", "base_hash": "f" * 64,
             "organs": organs, "cases": [], "improved": better, "verdict": verdict, "resumed": resumed,
-            "measured": {"how": "Leave one case out.",
+            "measured": {"how": "Leave one case out.", "held_out": ["case-1"],
                          "organs": {o: {"before": 0.61, "after": after} for o in organs}},
             "forgetting": {"how": "A synthetic patient: mean Dice 0.900 before, 0.890 after.",
                            "organs": {"spleen": {"before": 0.9, "after": 0.89}}},
@@ -117,6 +128,21 @@ class Teaching(Volumes):
         found = [self.shown(read(path)) for path in paths]
         active = next((a["adapter_id"] for a in found if a["active"]), "")
         return {"folder": str(adapters_folder()), "adapters": found, "problems": [], "active": active}
+
+    def adapters_compare(self, paths: list[str]) -> dict:
+        found = [read(Path(path)) for path in paths]
+        told = ("adapter_id", "name", "path", "base_model", "improved")
+        rows = [
+            {key: adapter[key] for key in told}
+            | {"cases": len(adapter["cases"]), "how": adapter["measured"]["how"]}
+            | {"held_out": adapter["measured"].get("held_out"), "organs": adapter["measured"]["organs"]}
+            | {part: mean(adapter[source]["organs"]) for part, source in PARTS.items()}
+            for adapter in found
+        ]
+        alike = len({json.dumps(row["held_out"]) for row in rows}) == 1
+        notes = ["Their Dice can be compared." if alike else "Their Dice cannot be compared directly."]
+        organs = sorted({organ for row in rows for organ in row["organs"]})
+        return {"adapters": rows, "organs": organs, "comparable": alike, "notes": notes}
 
     def adapter_activate(self, path: str) -> dict:
         self.adapter = ""
@@ -146,6 +172,11 @@ class Teaching(Volumes):
         self.adapter = "" if path == self.adapter else self.adapter
         Path(path).unlink()
         return {}
+
+
+def mean(organs: dict) -> dict:
+    scores = organs.values()
+    return {when: sum(s[when] for s in scores) / len(scores) for when in ("before", "after")}
 
 
 def adapters_folder() -> Path:
