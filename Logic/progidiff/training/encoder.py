@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
-from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder
+from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder, VolumeFeatures
 from progidiff.training.loop import Losses, Stage
-from progidiff.training.losses import organ_loss
+from progidiff.training.losses import mask_loss, organ_loss
 from progidiff.training.slice_data import OrganSlices
 from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 
@@ -41,7 +41,15 @@ class VolumeEncoderStage(Stage):
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         pieces = self.volumes.batch(batch, rng).to(next(self.encoder.parameters()).device)
-        return {"organs": volume_organ_loss(self.encoder(pieces.image, pieces.pixel_mm).organs, pieces)}
+        return seeing_losses(self.encoder(pieces.image, pieces.pixel_mm), self.volumes, pieces)
+
+
+def seeing_losses(features: VolumeFeatures, volumes: OrganVolumes, pieces: VolumeBatch) -> Losses:
+    """What the auxiliary heads of the 3D image encoder missed: organs, and lesions where they are taught."""
+    losses = {"organs": volume_organ_loss(features.organs, pieces)}
+    if volumes.lesions:
+        losses["lesion"] = mask_loss(features.lesion, pieces.lesion)
+    return losses
 
 
 def volume_organ_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:

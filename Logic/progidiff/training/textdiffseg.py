@@ -14,7 +14,7 @@ from progidiff.pipelines.textdiffseg.image_encoder import VolumeFeatures
 from progidiff.pipelines.textdiffseg.pipeline import TextDiffSegPipeline
 from progidiff.pipelines.textdiffseg.text import PromptTokens, encode_text
 from progidiff.prompts import organ_table
-from progidiff.training.encoder import volume_organ_loss
+from progidiff.training.encoder import seeing_losses
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import mask_loss
 from progidiff.training.timesteps import random_timesteps
@@ -77,9 +77,9 @@ class TextDiffSegStage(Stage):
         clean = self.label_autoencoder.encode(pieces.mask).float()
         losses = {
             **self._joint(pieces, clean, features, text),
-            "organs": 0.3 * volume_organ_loss(features.organs, pieces),
+            **{name: 0.3 * value for name, value in seeing_losses(features, self.volumes, pieces).items()},
         }
-        evidence = self.image_encoder.evidence(features.organs, text)
+        evidence = self.image_encoder.evidence(features.organs, features.lesion, text)
         if evidence is not None:
             losses["evidence"] = 0.3 * _mask_loss(evidence_logits(evidence), pieces)
         if "label_autoencoder" not in self.frozen and self.label_autoencoder.config.learned:
@@ -101,12 +101,12 @@ class TextDiffSegStage(Stage):
         timesteps = random_timesteps(len(clean), count, clean.device)
         noisy = self.scheduler.add_noise(clean, torch.randn_like(clean), timesteps)
         fused = self.text_fusion(features.control, text)
-        condition = self.image_encoder.condition(fused, features.organs, text)
+        condition = self.image_encoder.condition(fused, features.organs, features.lesion, text)
         predicted = self.denoiser(noisy, timesteps, condition, text).float()
         error = (predicted - clean.detach()) ** 2
         weight = pieces.checked[:, None, :, None, None].to(error)
         decoded = self.label_autoencoder.decode(predicted)
-        detail = self.image_encoder.refinable(features.detail, features.organs, text)
+        detail = self.image_encoder.refinable(features.detail, features.organs, features.lesion, text)
         refined = self.refiner(decoded, detail, text)
         return {
             "denoising": (error * weight).sum() / (weight.expand_as(error).sum() + 1),

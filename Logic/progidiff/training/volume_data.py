@@ -33,6 +33,7 @@ class VolumeBatch:
         image: (B, 1, D, H, W) in [−1, 1].
         label: (B, D, H, W) int64, the organs of the piece; a lesion counts as its organ.
         mask: (B, 1, D, H, W) in [0, 1], what is asked for.
+        lesion: (B, 1, D, H, W) in [0, 1], every lesion in the organ, asked for or not; 0 where nobody looked.
         known: (B, D, 1 + organs) bool, annotated classes of each slice.
         checked: (B, D) bool, slices on which `mask` is the truth.
         asked: (B,) int64, numbers of the organs or findings asked for.
@@ -42,6 +43,7 @@ class VolumeBatch:
     image: Tensor
     label: Tensor
     mask: Tensor
+    lesion: Tensor
     known: Tensor
     checked: Tensor
     asked: Tensor
@@ -58,6 +60,7 @@ class _Piece:
     image: Tensor
     label: Tensor
     mask: Tensor
+    lesion: Tensor
     known: Tensor
     checked: Tensor
     asked: int
@@ -101,6 +104,7 @@ class OrganVolumes(OrganSlices):
             image,
             torch.stack([p.label for p in pieces]),
             torch.stack([p.mask for p in pieces])[:, None],
+            torch.stack([p.lesion for p in pieces])[:, None],
             torch.stack([p.known for p in pieces]),
             torch.stack([p.checked for p in pieces]),
             torch.tensor([p.asked for p in pieces]),
@@ -125,6 +129,7 @@ class OrganVolumes(OrganSlices):
             F.grid_sample(grey, grid, align_corners=False)[:, 0] - 1,
             torch.where(known[torch.arange(depth)[:, None, None], drawn], drawn, 0),
             F.grid_sample((label == organ).float(), grid, align_corners=False)[:, 0],
+            torch.zeros(drawn.shape),
             known,
             known[:, organ],
             organ,
@@ -172,6 +177,7 @@ class OrganVolumes(OrganSlices):
         if finding is None or not self.lesions or not piece.checked.all():
             return
         if real is not None and real.any():
+            piece.lesion = real
             if chance[1] < _ASKED:
                 piece.asked, piece.mask = finding.label, real
             return
@@ -181,6 +187,7 @@ class OrganVolumes(OrganSlices):
             cover = lesion_cover(piece.mask.numpy() > 0.5, size, rng)
         if cover is not None:
             piece.image = torch.from_numpy(paint_lesion(piece.image.numpy(), cover, rng)).clamp(-1, 1)
+            piece.lesion = torch.from_numpy(cover).float()
             if chance[1] < _ASKED:
                 piece.asked, piece.mask = finding.label, torch.from_numpy(cover)
         elif real is not None and chance[1] < self.lesions * _ABSENT:

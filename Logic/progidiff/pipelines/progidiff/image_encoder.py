@@ -11,7 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progidiff.pipelines.evidence import log_odds_evidence
+from progidiff.pipelines.evidence import chosen_probability, evidence_of
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class ImageEncoder(ModelMixin, ConfigMixin):
             text: (B, text_width) pooled embedding.
 
         Returns:
-            (B, 1, H, W) in (−1, 1), see `log_odds_evidence`; None if the encoder has no query.
+            (B, 1, H, W) in (−1, 1), see `evidence_of`; None if the encoder has no query.
         """
         if self.query is None:
             return None
-        return log_odds_evidence(features.organs, self.query(text))
+        return evidence_of(chosen_probability(features.organs, self.query(text)))
 
     def condition(self, features: ImageFeatures, text: Tensor) -> Tensor:
         """What steers the ControlNet: the control features, and the evidence folded to their resolution."""

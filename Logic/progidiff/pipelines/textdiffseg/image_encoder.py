@@ -11,13 +11,14 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from progidiff.pipelines.evidence import log_odds_evidence
+from progidiff.pipelines.evidence import chosen_probability, evidence_of
 from progidiff.pipelines.textdiffseg.blocks import ResidualBlock, channel, enlarge, fold, unfold
 from progidiff.pipelines.textdiffseg.text import PromptTokens
 
 CELL = (1, 4, 4)
 """Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
 
+_SELDOM = -3.0  # logit of what is rare, to begin with
 _STEPS = ((1, 1, 1), (1, 2, 2), (2, 2, 2))  # strides from level to level; the last one repeats
 
 
@@ -31,15 +32,17 @@ class VolumeFeatures:
         control: z_i in the paper, in-plane resolution H/4, W/4; steers the denoiser.
         detail: in-plane resolution H/2, W/2, four pixels folded into the channels; used by the refiner.
         organs: 1 + organs logits of the auxiliary all-organ head, at full resolution.
+        lesion: logits that a voxel belongs to a lesion, of whatever organ, at full resolution.
     """
 
     control: Tensor
     detail: Tensor
     organs: Tensor
+    lesion: Tensor
 
 
 class VolumeEncoder(ModelMixin, ConfigMixin):
-    """3D U-Net at half the in-plane resolution, with three outputs.
+    """3D U-Net at half the in-plane resolution, with four outputs.
 
     Args:
         organs: number of organ classes of the auxiliary head, which teaches the features quickly,
@@ -80,7 +83,14 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             self.up.append(ResidualBlock(shallow, shallow))
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
-        self.query = nn.Linear(text_width, organs + 1) if text_width and features else None
+        self.to_lesion = nn.Conv3d(detail_channels, 4, 1)
+        nn.init.constant_(self.to_lesion.bias, _SELDOM)
+        asks = bool(text_width) and features
+        self.query = nn.Linear(text_width, organs + 1) if asks else None
+        self.gate = nn.Linear(text_width, 1) if asks else None  # does the prompt mean a lesion in the organ?
+        if self.gate is not None:
+            nn.init.zeros_(self.gate.weight)
+            nn.init.constant_(self.gate.bias, _SELDOM)
         self.to_control = nn.Conv3d(channels[0] * 4 + channels[1] if features else 16, control_channels, 1)
 
     def forward(self, image: Tensor, pixel_mm: Tensor) -> VolumeFeatures:
@@ -104,33 +114,40 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             levels.append(x)
         fine, coarse = levels[-1], levels[-2]
         detail = F.silu(self.to_detail(torch.cat([fine, fold(image, (1, 2, 2))], 1)))
-        organs = unfold(self.to_organs(detail), (1, 2, 2))
+        organs, lesion = (unfold(head(detail), (1, 2, 2)) for head in (self.to_organs, self.to_lesion))
         if not self.config.features:
-            return VolumeFeatures(self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs)
+            return VolumeFeatures(
+                self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs, lesion
+            )
         control = self.to_control(torch.cat([fold(fine, (1, 2, 2)), coarse], 1))
-        return VolumeFeatures(control, detail, organs)
+        return VolumeFeatures(control, detail, organs, lesion)
 
-    def evidence(self, organs: Tensor, text: PromptTokens) -> Tensor | None:
+    def evidence(self, organs: Tensor, lesion: Tensor, text: PromptTokens) -> Tensor | None:
         """What the scan says about the prompt before any mask is drawn. Not in the paper.
 
-        The words choose among the organs that the auxiliary head sees; a lesion is looked for in its organ.
+        The words choose among the organs that the auxiliary head sees, and say whether the organ is meant
+        or a lesion in it: p(organ) · (1 − g + g · p(lesion)).
 
         Args:
-            organs: (B, 1 + organs, D, H, W) logits.
+            organs, lesion: logits (B, 1 + organs, D, H, W) and (B, 1, D, H, W).
             text: of B prompts.
 
         Returns:
-            (B, 1, D, H, W) in (−1, 1), see `log_odds_evidence`; None if the encoder has no query.
+            (B, 1, D, H, W) in (−1, 1), see `evidence_of`; None if the encoder has no query.
         """
-        return None if self.query is None else log_odds_evidence(organs, self.query(text.mean))
+        if self.query is None or self.gate is None:
+            return None
+        meant = self.gate(text.mean).float().sigmoid()[..., None, None, None]
+        inside = chosen_probability(organs, self.query(text.mean))
+        return evidence_of(inside * (1 - meant + meant * lesion.float().sigmoid()))
 
-    def condition(self, fused: Tensor, organs: Tensor, text: PromptTokens) -> Tensor:
+    def condition(self, fused: Tensor, organs: Tensor, lesion: Tensor, text: PromptTokens) -> Tensor:
         """What steers the denoiser: the fused features, and the evidence folded to their resolution."""
-        return _beside(fused, self.evidence(organs, text), CELL)
+        return _beside(fused, self.evidence(organs, lesion, text), CELL)
 
-    def refinable(self, detail: Tensor, organs: Tensor, text: PromptTokens) -> Tensor:
+    def refinable(self, detail: Tensor, organs: Tensor, lesion: Tensor, text: PromptTokens) -> Tensor:
         """What the refiner sees: the detail features, and the evidence folded to their resolution."""
-        return _beside(detail, self.evidence(organs, text), (1, 2, 2))
+        return _beside(detail, self.evidence(organs, lesion, text), (1, 2, 2))
 
     @property
     def condition_channels(self) -> int:

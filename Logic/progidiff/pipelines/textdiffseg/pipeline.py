@@ -96,7 +96,7 @@ class TextDiffSegPipeline(ProposalsPipeline):
 
         def encode(window: Tensor) -> tuple[Tensor, ...]:
             made = self.image_encoder(window, scale)
-            return made.control, made.detail, made.organs
+            return made.control, made.detail, made.organs, made.lesion
 
         stack = image[:, None].to(self.device, torch.float32)
         return VolumeFeatures(*self._over_windows(encode, stack))
@@ -116,11 +116,12 @@ class TextDiffSegPipeline(ProposalsPipeline):
     ) -> Tensor:
         """The clean latents (S, C, h, w) that the denoiser sees in noisy ones."""
 
-        def clean(noisy: Tensor, control: Tensor, organs: Tensor) -> tuple[Tensor, ...]:
-            condition = self.image_encoder.condition(self.text_fusion(control, text), organs, text)
+        def clean(noisy: Tensor, control: Tensor, organs: Tensor, lesion: Tensor) -> tuple[Tensor, ...]:
+            fused = self.text_fusion(control, text)
+            condition = self.image_encoder.condition(fused, organs, lesion, text)
             return (self.denoiser(noisy, timestep.to(noisy.device).view(1), condition, text),)
 
-        return self._over_windows(clean, latents, features.control, features.organs)[0]
+        return self._over_windows(clean, latents, features.control, features.organs, features.lesion)[0]
 
     def encode_mask(self, mask: Tensor) -> Tensor:
         """Masks (S, H, W) in [0, 1] → latents (S, C, h, w) float32 of about unit size."""
@@ -138,11 +139,13 @@ class TextDiffSegPipeline(ProposalsPipeline):
         def logits(window: Tensor) -> tuple[Tensor, ...]:
             return (self.label_autoencoder.decode(window),)
 
-        def refined(drawn: Tensor, detail: Tensor, organs: Tensor) -> tuple[Tensor, ...]:
-            return (self.refiner(drawn, self.image_encoder.refinable(detail, organs, text), text),)
+        def refined(drawn: Tensor, detail: Tensor, organs: Tensor, lesion: Tensor) -> tuple[Tensor, ...]:
+            seen = self.image_encoder.refinable(detail, organs, lesion, text)
+            return (self.refiner(drawn, seen, text),)
 
         drawn = self._over_windows(logits, latents)[0]
-        return self._over_windows(refined, drawn, features.detail, features.organs)[0][:, 0].sigmoid().cpu()
+        stacks = (drawn, features.detail, features.organs, features.lesion)
+        return self._over_windows(refined, *stacks)[0][:, 0].sigmoid().cpu()
 
     def _over_windows(self, compute: Compute, *stacks: Tensor) -> tuple[Tensor, ...]:
         """Windows as long as the model was trained on, or shorter where memory is scarce."""
