@@ -122,12 +122,13 @@ def test_prompts_become_tokens_of_fixed_number() -> None:
 
 
 @pytest.mark.parametrize("features", [True, False])
-def test_image_encoder_gives_three_outputs(features: bool) -> None:
+def test_image_encoder_gives_four_outputs(features: bool) -> None:
     encoder = VolumeEncoder(13, (8, 8, 8, 8), 8, 8, 32, 8, features=features)
     made = encoder(torch.randn(2, 1, 8, 32, 32), torch.tensor([1.2, 3.0]))
     assert made.control.shape == (2, 8, 8, 8, 8)
     assert made.detail.shape == (2, 8, 8, 16, 16)
     assert made.organs.shape == (2, 14, 8, 32, 32)
+    assert made.lesion.shape == (2, 1, 8, 32, 32)
     assert bool(made.detail.any()) == features
 
 
@@ -168,3 +169,51 @@ def test_refiner_starts_by_changing_nothing() -> None:
     torch.nn.init.normal_(refiner.last.weight)
     one, other = (refiner(logits, detail, tokens()) for _ in range(2))
     assert (one - other).abs().max() > 1e-4, "the words make no difference"
+
+
+# Evidence
+
+
+def asking(organ: int, meant: float) -> VolumeEncoder:
+    """An encoder whose words always choose one organ, and a lesion in it with log odds `meant`."""
+    encoder = VolumeEncoder(13, (8, 8, 8, 8), 8, 8, 32, 8, text_width=16)
+    assert encoder.query is not None and encoder.gate is not None
+    for layer in (encoder.query, encoder.gate):
+        torch.nn.init.zeros_(layer.weight)
+    with torch.no_grad():
+        encoder.query.bias.copy_(torch.where(torch.arange(14) == organ, 50.0, 0.0))
+        encoder.gate.bias.fill_(meant)
+    return encoder
+
+
+def test_words_choose_the_organ_or_a_lesion_in_it() -> None:
+    organs, lesion = torch.zeros(1, 14, 4, 8, 8), torch.full((1, 1, 4, 8, 8), -9.0)
+    organs[:, 6, 1:3] = 9.0  # liver, with a lesion in one of its slices; and a lesion outside
+    lesion[:, :, 2:] = 9.0
+    whole = asking(6, -20.0).evidence(organs, lesion, tokens())
+    part = asking(6, 20.0).evidence(organs, lesion, tokens())
+    assert whole is not None and part is not None
+    assert [bool(whole[0, 0, k].mean() > 0) for k in range(4)] == [False, True, True, False]
+    assert [bool(part[0, 0, k].mean() > 0) for k in range(4)] == [False, False, True, False]
+    other = asking(1, -20.0).evidence(organs, lesion, tokens())
+    assert other is not None and other.max() < 0
+
+
+def test_evidence_stands_beside_the_features_voxel_by_voxel() -> None:
+    encoder = asking(6, -20.0)
+    organs = torch.randn(1, 14, 4, 16, 16)
+    lesion, text = torch.randn(1, 1, 4, 16, 16), tokens()
+    evidence = encoder.evidence(organs, lesion, text)
+    assert evidence is not None
+    condition = encoder.condition(torch.zeros(1, 8, 4, 4, 4), organs, lesion, text)
+    refinable = encoder.refinable(torch.zeros(1, 8, 4, 8, 8), organs, lesion, text)
+    assert condition.shape[1] == encoder.condition_channels
+    assert refinable.shape[1] == encoder.refinable_channels
+    torch.testing.assert_close(unfold(condition[:, 8:], (1, 4, 4)), evidence)
+    torch.testing.assert_close(unfold(refinable[:, 8:], (1, 2, 2)), evidence)
+
+
+def test_without_features_no_evidence_reaches_any_part() -> None:
+    encoder = VolumeEncoder(13, (8, 8, 8, 8), 8, 8, 32, 8, features=False, text_width=16)
+    assert encoder.evidence(torch.randn(1, 14, 4, 8, 8), torch.randn(1, 1, 4, 8, 8), tokens()) is None
+    assert encoder.condition_channels == 8

@@ -21,6 +21,7 @@ from progidiff.pipelines.textdiffseg.build import Without
 from progidiff.pipelines.textdiffseg.text import encode_text
 from progidiff.prompts import organ_table, parse_prompt
 from progidiff.training.drawing import drawing_stage
+from progidiff.training.encoder import VolumeEncoderStage
 from progidiff.training.lesions import add_lesion, finding_in, lesion_cover
 from progidiff.training.loop import Schedule, train
 from progidiff.training.phantom import make_phantom
@@ -137,6 +138,19 @@ def test_lesions_are_asked_for_and_the_organ_keeps_them() -> None:
     assert bool((lesions.flatten(1).sum(1) > 0).any())
     inside = torch.cat([label[lesion[0] > 0.5] for label, lesion in zip(labels, lesions, strict=True)])
     assert (inside == LIVER).float().mean() > 0.95
+
+
+def test_every_grown_lesion_is_shown_to_the_encoder_asked_for_or_not() -> None:
+    data, rng = volumes(lesions=1.0, appearance=0.0), np.random.default_rng(0)
+    batches = [data.batch(4, rng) for _ in range(6)]
+    grown = [bool(lesion.any()) for b in batches for lesion in b.lesion]
+    asked = [int(number) == LIVER_TUMOR for b in batches for number in b.asked]
+    assert all(g for g, a in zip(grown, asked, strict=True) if a)
+    assert sum(grown) > sum(asked) > 0
+    stage = VolumeEncoderStage(tiny_pipeline().image_encoder, data)
+    stage(4, np.random.default_rng(0))["lesion"].backward()
+    assert bool(stage.encoder.to_lesion.weight.grad.any())
+    assert "lesion" not in VolumeEncoderStage(stage.encoder, volumes())(2, rng), "nobody looked for any"
 
 
 def test_of_partly_checked_cases_only_checked_slices_count() -> None:
