@@ -84,7 +84,8 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
         self.to_lesion = nn.Conv3d(detail_channels, 4, 1)
-        nn.init.constant_(self.to_lesion.bias, _SELDOM)
+        if self.to_lesion.bias is not None:
+            nn.init.constant_(self.to_lesion.bias, _SELDOM)
         asks = bool(text_width) and features
         self.query = nn.Linear(text_width, organs + 1) if asks else None
         self.gate = nn.Linear(text_width, 1) if asks else None  # does the prompt mean a lesion in the organ?
