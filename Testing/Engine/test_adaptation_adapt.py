@@ -103,7 +103,7 @@ def test_one_that_is_not_better_says_so(tmp_path: Path, dice: dict[str, float]) 
     assert not adapter.improved
     assert "did not get better" in adapter.facts["verdict"]
     assert not {"find_all", "see_all", "draw_all"} & set(adapter.facts["training"]["kept_steps"])
-    card = (adapter.folder / "README.md").read_text()
+    card = (adapter.folder / "README.md").read_text(encoding="utf-8")
     assert "not activated" in card
 
 
@@ -139,10 +139,10 @@ def test_a_cancelled_adaptation_continues(
     assert not (tmp_path / "a").exists()
     work = tmp_path / "a.training"
     assert {path.parent.name for path in work.glob("*/rounds.json")} == {*done, training}
-    assert set(json.loads((work / "plan.json").read_text())["kept"]) == done
+    assert set(json.loads((work / "plan.json").read_text(encoding="utf-8"))["kept"]) == done
     for part in (segmenter.pipeline.controlnet, segmenter.pipeline.image_encoder):
         assert not any("lora" in n for n, _ in part.named_parameters())
-    plan = json.loads((tmp_path / "a.training" / "plan.json").read_text())
+    plan = json.loads((tmp_path / "a.training" / "plan.json").read_text(encoding="utf-8"))
     calls = []
     monkeypatch.setattr(
         adapt_file, "measure_cases", lambda s, *_: calls.append(s.adapter) or Measured({"liver": 0.9}, [])
@@ -176,7 +176,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path: Path, dice: di
         with pytest.raises(OutputError, match="no adaptation has put there") as refused:
             adapt(tiny_segmenter(), cases, tmp_path / "mine", settings=SETTINGS)
         assert "Move or rename" in refused.value.remedy
-        assert (work / "thesis.txt").read_text() == "three years"
+        assert (work / "thesis.txt").read_text(encoding="utf-8") == "three years"
         assert {p.name for p in work.iterdir()} <= {"thesis.txt", "plan.json"}
 
 
@@ -310,7 +310,7 @@ def test_a_process_killed_in_training_loses_nothing_and_is_continued(
     trainer.stdout.close()
     assert [len(case.organs) for case in cases.cases()] == [1, 1]
     plan = tmp_path / "a.training" / "plan.json"
-    content = json.loads(plan.read_text())
+    content = json.loads(plan.read_text(encoding="utf-8"))
     assert (content["steps"]["find"] == 0) == (training == "see")
     short = {stage: min(steps, 3) for stage, steps in content["steps"].items()}
     write_json(plan, {**content, "steps": short})  # so that the rest is short

@@ -57,7 +57,7 @@ def test_a_written_adapter_loads_into_its_model(adapter: Adapter) -> None:
     assert segmenter.adapter == adapter.id
     assert adapter.id.startswith("adapter-")
     assert adapter.facts["layers"]["locator"] > 0
-    card = (adapter.folder / "README.md").read_text()
+    card = (adapter.folder / "README.md").read_text(encoding="utf-8")
     assert "| liver | 0.500 | 0.750 | +0.250 |" in card
     assert "case-1" in card
 
@@ -80,7 +80,7 @@ def test_list_rename_delete(adapter: Adapter) -> None:
     renamed = rename(adapter, "  the new one ")
     assert renamed.id == adapter.id
     assert [a.name for a in store.adapters()] == ["the new one"]
-    assert (adapter.folder / "README.md").read_text().startswith("# the new one\n")
+    assert (adapter.folder / "README.md").read_text(encoding="utf-8").startswith("# the new one\n")
     for nonsense in ("", "   ", "a\nb", "x" * 101):
         with pytest.raises(UsageError):
             rename(adapter, nonsense)

@@ -72,18 +72,20 @@ def test_cells_run_once_and_end_in_a_report(experiment: Experiment, monkeypatch:
         adaptation_mr.run_cell(experiment, name)
     monkeypatch.setattr(adaptation_mr, "train_and_measure", lambda *_: pytest.fail("measured twice"))
     adaptation_mr.run_cell(experiment, "lora-k3-d0")
-    cell = json.loads((experiment.output / "cells" / "lora-k3-d0.json").read_text())
+    cell = json.loads((experiment.output / "cells" / "lora-k3-d0.json").read_text(encoding="utf-8"))
     assert {r["case"] for r in cell["records"]} == set(cell["test"])
     assert cell["learnt"]["training"]["steps"]["draw"] <= 2
     for name, seeing in (("full-k1-d0", True), ("unet-k1-d0", False), ("scratch-k1-d0", False)):
-        learnt = json.loads((experiment.output / "cells" / f"{name}.json").read_text())["learnt"]
+        learnt = json.loads((experiment.output / "cells" / f"{name}.json").read_text(encoding="utf-8"))[
+            "learnt"
+        ]
         assert list(learnt["planned"]) == ["find", "see", "draw"]
         assert (learnt["planned"]["see"] > 0) == seeing
         assert learnt["planned"]["draw"] > 0
-    ct = json.loads((experiment.output / "cells" / "ct-adapter.json").read_text())
+    ct = json.loads((experiment.output / "cells" / "ct-adapter.json").read_text(encoding="utf-8"))
     assert ct["identical"]
     assert ct["compared"] == ["liver"]
-    text = adaptation_report.write_report(experiment.output, "here").read_text()
+    text = adaptation_report.write_report(experiment.output, "here").read_text(encoding="utf-8")
     for words in (
         "the model alone | 0",
         "LoRA (this project) | 3",
@@ -93,7 +95,7 @@ def test_cells_run_once_and_end_in_a_report(experiment: Experiment, monkeypatch:
     ):
         assert words in text
     assert (experiment.output / "dice.png").read_bytes()[:4] == b"\x89PNG"
-    assert json.loads((experiment.output / "report.json").read_text())["lora 3"]["runs"] == 1
+    assert json.loads((experiment.output / "report.json").read_text(encoding="utf-8"))["lora 3"]["runs"] == 1
 
 
 def test_a_full_training_changes_the_weights_and_scratch_begins_anew(experiment: Experiment) -> None:

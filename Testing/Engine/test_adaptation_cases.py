@@ -247,7 +247,7 @@ def test_unfinished_leftovers_are_removed_after_a_day(tmp_path: Path) -> None:
 
 def test_case_json_says_who_when_and_what(tmp_path: Path) -> None:
     (case,) = library(tmp_path, 1).cases()
-    content = json.loads((case.folder / "case.json").read_text())
+    content = json.loads((case.folder / "case.json").read_text(encoding="utf-8"))
     assert content["schema"] == case_library.SCHEMA
     assert content["source"] == "scan 0"
     assert len(content["image_hash"]) == 64

@@ -221,7 +221,7 @@ def test_adapt_and_manage(
     assert main(["adapters", "list", "--folder", str(adapters)]) == 0
     assert "ours" in capsys.readouterr().out
     assert main(["adapters", "rename", str(adapters / "one"), "theirs"]) == 0
-    assert json.loads((adapters / "one" / "adapter.json").read_text())["name"] == "theirs"
+    assert json.loads((adapters / "one" / "adapter.json").read_text(encoding="utf-8"))["name"] == "theirs"
     assert main(["adapters", "export", str(adapters / "one"), str(tmp_path / "one.zip")]) == 0
     assert main(["adapters", "show", str(adapters / "one")]) == 0
     assert "# theirs" in capsys.readouterr().out

@@ -108,7 +108,7 @@ def test_losses_are_on_disk_after_every_round(tmp_path: Path) -> None:
 
     def loss() -> float:
         path = tmp_path / "rounds.json"
-        seen.append(json.loads(path.read_text())["step"] if path.is_file() else -1)
+        seen.append(json.loads(path.read_text(encoding="utf-8"))["step"] if path.is_file() else -1)
         return distance(stage, 3.0)
 
     fit(stage, loss, SCHEDULE, tmp_path, rounds=3)

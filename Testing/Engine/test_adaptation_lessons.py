@@ -164,7 +164,7 @@ def test_a_cancelled_seeing_continues_as_if_nothing_had_been(tmp_path: Path) -> 
     with lora_training.attached(segmenter.pipeline, settings.rank), pytest.raises(Cancelled):
         train(lambda: next(asked) >= 6)  # in the second round of two
     record = tmp_path / "work" / "see" / "rounds.json"
-    before = json.loads(record.read_text())
+    before = json.loads(record.read_text(encoding="utf-8"))
     assert before["step"] == 4
     with safe_open(tmp_path / "work" / "see" / "checkpoint.safetensors", "pt") as file:
         reached = int(file.metadata()["step"])

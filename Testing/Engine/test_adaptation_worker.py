@@ -164,11 +164,11 @@ def test_another_adaptation_leaves_a_cancelled_one_as_it_is(
     )
     assert desk.call("adapt", job_id="j", **order)["cancelled"]
     (plan,) = (tmp_path / "a").glob(".training-*/plan.json")
-    kept = plan.read_text()
+    kept = plan.read_text(encoding="utf-8")
     desk.notes = []
     other = desk.call("adapt", job_id="k", **{**order, "library": str(tmp_path / "others")})
     assert other["adapter"]["improved"]
-    assert plan.read_text() == kept
+    assert plan.read_text(encoding="utf-8") == kept
     desk.call("adapt", job_id="l", **order)
     stages = {p["stage"] for n, p in desk.notes if n == "adapt_progress" and p["job_id"] == "l" and p["step"]}
     assert not stages & {"find", "see", "draw"}  # what had been learnt was not learnt again

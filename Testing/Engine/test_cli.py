@@ -69,7 +69,7 @@ def test_segment_writes_all_files_and_a_table(
     assert "liver" in printed
     assert "ml" in printed
     assert str(tmp_path / "out") in printed
-    report = json.loads((tmp_path / "out" / "proposals.json").read_text())
+    report = json.loads((tmp_path / "out" / "proposals.json").read_text(encoding="utf-8"))
     (organ,) = report["organs"]
     assert len(organ["proposals"]) == 2
     assert sorted(p["seed"] for p in organ["proposals"]) == [3, 4]
@@ -86,7 +86,7 @@ def test_the_table_shows_each_distinct_proposal_once(
     assert segment(scan, tmp_path / "out", "--proposals", "6") == 0
     rows = [line.split("  ")[1] for line in capfd.readouterr().out.splitlines() if line.startswith("  ")]
     assert sorted(rows) == ["liver 1 (also 6)", *(f"liver {n}" for n in range(2, 6))]
-    (organ,) = json.loads((tmp_path / "out" / "proposals.json").read_text())["organs"]
+    (organ,) = json.loads((tmp_path / "out" / "proposals.json").read_text(encoding="utf-8"))["organs"]
     assert len(organ["proposals"]) == 6
 
 
@@ -133,7 +133,7 @@ def test_the_user_is_told_which_of_several_series_was_taken(
     assert segment(tmp_path / "study", tmp_path / "out", "--proposals", "1") == 0
     warning = capsys.readouterr().err
     assert "Warning: The folder holds 3 series; the largest, “series 2” with 5 slices, was taken." in warning
-    chosen = json.loads((tmp_path / "out" / "proposals.json").read_text())["input"]
+    chosen = json.loads((tmp_path / "out" / "proposals.json").read_text(encoding="utf-8"))["input"]
     assert (chosen["series_uid"], chosen["series_description"]) == ("1.2.3.2", "series 2")
     assert segment(tmp_path / "out" / "probability.nii.gz", tmp_path / "again", "--proposals", "1") == 0
     assert "Warning" not in capsys.readouterr().err
@@ -171,7 +171,7 @@ def test_an_output_that_is_a_file_is_noticed_before_the_work(
     (tmp_path / "out").write_text("mine")
     assert segment(scan, tmp_path / "out" / "deep") == 1
     assert "is a file" in capsys.readouterr().err
-    assert (tmp_path / "out").read_text() == "mine"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_read_only_output_is_noticed_before_the_work(
@@ -230,7 +230,10 @@ def test_the_python_call_does_what_the_command_does(scan: Path, tmp_path: Path) 
         scan, "the liver", tmp_path / "b", 2, seed=3, device="cpu", adapter=adapter, quality="fine"
     )
     assert result.model_id == "fake"
-    reports = [json.loads((tmp_path / name / "proposals.json").read_text())["organs"] for name in "ab"]
+    reports = [
+        json.loads((tmp_path / name / "proposals.json").read_text(encoding="utf-8"))["organs"]
+        for name in "ab"
+    ]
     assert reports[0] == reports[1]
     assert result.sets[0].proposals[0].provenance.steps == 8
     result = progidiff.segment(scan, "the liver", proposals=1, steps=3, quality="draft")
@@ -261,7 +264,7 @@ def test_the_python_call_finds_mistakes_before_it_loads_a_model(
     loaded: list[str] = []
     monkeypatch.setattr("fake_segmenter.load", lambda model, device: loaded.append(model))
     monkeypatch.chdir(tmp_path)
-    Path("in the way").write_text("mine")
+    Path("in the way").write_text("mine", encoding="utf-8")
     with pytest.raises(error):
         progidiff.segment(**{"input": scan, "prompt": "the liver", "output": tmp_path / "out", **change})
     assert not loaded

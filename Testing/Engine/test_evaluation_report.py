@@ -31,7 +31,9 @@ def written(evaluation: Evaluation, folder: Path, baseline: Json | None = None) 
         baseline=baseline,
         failures=evaluation.failures,
     )
-    return json.loads((folder / "report.json").read_text()), (folder / "report.md").read_text()
+    return json.loads((folder / "report.json").read_text(encoding="utf-8")), (folder / "report.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def record_of(case: str, dices: dict[str, float | None]) -> CaseRecord:

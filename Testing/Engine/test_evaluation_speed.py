@@ -31,7 +31,7 @@ def run_speed(tmp_path: Path, *arguments: str) -> tuple[int, str, dict]:
     file = tmp_path / "speed.json"
     command = [sys.executable, str(SPEED), "--tiny", "--device", "cpu", "--json", str(file), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    return done.returncode, done.stdout, json.loads(file.read_text())
+    return done.returncode, done.stdout, json.loads(file.read_text(encoding="utf-8"))
 
 
 def test_every_stage_is_in_table_and_json(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def refused(folder: Path, words: str = ".") -> ModelError:
 
 def change_index(folder: Path, **entries: object) -> None:
     index = folder / "model_index.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), **entries}))
+    index.write_text(json.dumps({**json.loads(index.read_text(encoding="utf-8")), **entries}))
 
 
 def test_a_good_one_loads(model: Path) -> None:
@@ -131,7 +131,9 @@ def test_broken_configuration_of_a_part(model: Path, text: str) -> None:
 
 def test_weights_of_another_size(model: Path) -> None:
     config = model / "unet" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "block_out_channels": [24, 24, 24]}))
+    config.write_text(
+        json.dumps({**json.loads(config.read_text(encoding="utf-8")), "block_out_channels": [24, 24, 24]})
+    )
     refused(model)
 
 

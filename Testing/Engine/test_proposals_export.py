@@ -207,7 +207,7 @@ def test_an_organ_that_is_not_there_gives_files_that_say_so(tmp_path):
     empty = group_of(SPLEEN, grid, [np.zeros(SHAPE)] * 2, "")
     for number, groups in enumerate([[empty], [group_of(SPLEEN, grid, [], "")]]):
         files = write_results(result_of(groups, grid), tmp_path / str(number))
-        organ = json.loads(files["proposals.json"].read_text())["organs"][0]
+        organ = json.loads(files["proposals.json"].read_text(encoding="utf-8"))["organs"][0]
         assert organ["found"] is False
         assert organ["note"] == "No spleen was found in the field of view."
         assert read_segments(files["proposals.seg.nrrd"]) == ({}, 1)
@@ -228,8 +228,8 @@ def test_a_second_result_replaces_the_first_and_nothing_else(tmp_path):
     write_results(liver_and_spleen(grid), tmp_path)
     write_results(result_of([group_of(SPLEEN, grid, [ball(SHAPE, (9, 9, 5), 3)], "")], grid), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", *RESULT_FILES}
-    assert len(json.loads((tmp_path / "proposals.json").read_text())["organs"]) == 1
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(json.loads((tmp_path / "proposals.json").read_text(encoding="utf-8"))["organs"]) == 1
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
 def everything_under(folder):
@@ -279,7 +279,9 @@ def test_a_failure_between_the_renames_leaves_the_earlier_result(tmp_path, monke
             raise failure
         moved = rename(path, target)
         texts = {
-            (target.parent / name).read_text() for name in RESULT_FILES if (target.parent / name).exists()
+            (target.parent / name).read_text(encoding="utf-8")
+            for name in RESULT_FILES
+            if (target.parent / name).exists()
         }
         together.append((target.parent / "proposals.json").exists() and len(texts) > 1)
         if len(done) == count + 1 and when == "after":
@@ -332,7 +334,7 @@ def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path):
     for folder in (tmp_path / "out", tmp_path / "out" / "deeper"):
         with pytest.raises(OutputError, match="cannot be written"):
             write_results(liver_and_spleen(GRIDS["axial"]), folder)
-    assert (tmp_path / "out").read_text() == "not a folder"
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "not a folder"
 
 
 def test_the_same_result_gives_the_same_segmentation_file(tmp_path):

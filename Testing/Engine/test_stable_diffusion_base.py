@@ -58,7 +58,7 @@ def trained(folder: Path, given: Configuration, **options: object) -> TrainingRu
 
 def damage(base: Path, part: str, **config: object) -> None:
     path = base / part / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **config}))
 
 
 # --- loading ----------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def test_a_base_that_needs_more_than_text(base: Path) -> None:
 
 def test_an_unknown_prediction_type(base: Path) -> None:
     path = base / "scheduler" / "scheduler_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "flow"}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "prediction_type": "flow"}))
     with pytest.raises(ModelError, match="flow"):
         load_stable_diffusion(str(base))
 
@@ -161,7 +161,7 @@ def test_trained_frozen_it_keeps_its_weights_and_its_prediction(tmp_path: Path) 
     drawn = segmenter.pipeline(image, "liver", 2.0, 5.0, num_proposals=1, num_inference_steps=3)
     assert drawn.probabilities.shape == (1, 2, 64, 64) and drawn.probabilities.isfinite().all()
     assert segmenter.segment(phantom(9)[0], "liver", proposals=1, steps=1).sets
-    assert "as it is" in (folder / "README.md").read_text()
+    assert "as it is" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_frozen_it_cannot_learn_another_prediction(tmp_path: Path) -> None:
@@ -184,5 +184,5 @@ def test_fine_tuned_on_label_maps_first(tmp_path: Path) -> None:
     after = load_file(tmp_path / "generator" / "parts" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
     folder = assemble(tmp_path)
-    assert "fine-tuned on label maps" in (folder / "README.md").read_text()
+    assert "fine-tuned on label maps" in (folder / "README.md").read_text(encoding="utf-8")
     assert Segmenter.load(str(folder), "cpu").pipeline.scheduler.config.prediction_type == "v_prediction"

@@ -43,7 +43,7 @@ def ras(i: int, j: int, k: int) -> list[str]:
 
 
 def result(files: Path) -> tuple[dict, np.ndarray]:
-    described = json.loads((files / "out" / "proposals.json").read_text())
+    described = json.loads((files / "out" / "proposals.json").read_text(encoding="utf-8"))
     return described["organs"][0], read_label(files / "out" / "consensus.nii.gz").array == 6
 
 

@@ -55,7 +55,7 @@ def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
     second.train()
     assert steps == ["joint"], "it did not continue"
     folder = second.save()
-    card = (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| image_encoder | 2 |" in card and "| textdiffseg | 3 |" in card
     assert packed_case().id in card
     said = card_summary(folder / "README.md")
@@ -183,13 +183,13 @@ def test_minutes_that_the_first_stage_leaves_over_are_the_joint_ones(
 def test_other_cases_are_refused(tmp_path: Path) -> None:
     a, b, c = (packed_case(seed=n) for n in range(3))
     tiny_run(tmp_path, cases=[a, b])
-    before = (tmp_path / "recipe.json").read_text()
+    before = (tmp_path / "recipe.json").read_text(encoding="utf-8")
     for cases in ([a], [a, c], [a, b, c]):
         with pytest.raises(UsageError, match="other cases") as refused:
             tiny_run(tmp_path, cases=cases)
         assert "--fresh" in refused.value.remedy
     tiny_run(tmp_path, cases=[b, a])
-    assert (tmp_path / "recipe.json").read_text() == before
+    assert (tmp_path / "recipe.json").read_text(encoding="utf-8") == before
 
 
 def test_a_damaged_record_is_not_overwritten(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_damaged_record_is_not_overwritten(tmp_path: Path) -> None:
         (tmp_path / "recipe.json").write_text(damage)
         with pytest.raises(UsageError, match=r"recipe\.json"):
             tiny_run(tmp_path)
-        assert (tmp_path / "recipe.json").read_text() == damage
+        assert (tmp_path / "recipe.json").read_text(encoding="utf-8") == damage
 
 
 # What goes wrong
@@ -256,7 +256,7 @@ def test_a_torn_clock_does_not_block_resuming(tmp_path: Path) -> None:
         clock.write_text(torn)
         assert 0 < again.minutes < known
     again.train()
-    assert json.loads(clock.read_text()) > 0
+    assert json.loads(clock.read_text(encoding="utf-8")) > 0
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "write_text", tear)
     with pytest.raises(OutputError):
         write_json(path, 22.5)
-    assert json.loads(path.read_text()) == 1.5
+    assert json.loads(path.read_text(encoding="utf-8")) == 1.5
 
 
 def test_only_the_main_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
 
 
 def taught(folder: Path) -> list[str]:
-    return list(json.loads((folder / "run" / "recipe.json").read_text())["cases"])
+    return list(json.loads((folder / "run" / "recipe.json").read_text(encoding="utf-8"))["cases"])
 
 
 def test_a_stopped_command_is_no_finished_one(
@@ -338,7 +338,7 @@ def test_a_stopped_command_is_no_finished_one(
     assert "Stopped textdiffseg at step 3" in capsys.readouterr().err
     assert card.stat().st_mtime_ns == before
     assert command(recipe=with_steps(2, 4)) == 0
-    assert "| textdiffseg | 4 |" in card.read_text()
+    assert "| textdiffseg | 4 |" in card.read_text(encoding="utf-8")
 
 
 def test_a_resumed_command_takes_the_cases_it_began_with(

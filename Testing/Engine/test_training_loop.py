@@ -134,7 +134,9 @@ def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run(tmp_path, Regression(), on_progress=reports.append)
     assert [r.step for r in reports] == [1, 2, 3, 4, 5, 6]
     assert all(r.steps == 6 and r.seconds_left >= 0 and set(r.losses) == {"fit", "bias"} for r in reports)
-    lines = [json.loads(line) for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "losses.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 

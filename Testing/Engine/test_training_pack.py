@@ -62,7 +62,7 @@ def test_stored_in_another_order_it_packs_the_same(tmp_path: Path, data: Path, f
             affine[:, axis] *= -1
         turned = Volume(np.flip(volume.array, flip).transpose(1, 0, 2), affine[:, [1, 0, 2, 3]], "CT")
         write_volume(turned, tmp_path / f"case_0_{kind}.nii.gz")
-    (tmp_path / "case_labels.json").write_text((data / "case_labels.json").read_text())
+    (tmp_path / "case_labels.json").write_text((data / "case_labels.json").read_text(encoding="utf-8"))
     straight, turned_case = packed(data, tmp_path / "a")["case_0"], packed(tmp_path, tmp_path / "b")["case_0"]
     assert np.array_equal(straight.label, turned_case.label)
     assert straight.image is not None and np.array_equal(straight.image, turned_case.image)

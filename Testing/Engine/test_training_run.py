@@ -80,7 +80,7 @@ def test_nothing_is_pickled(trained: Path) -> None:
 
 
 def test_the_record_says_what_was_learnt_from(trained: Path, data: Path) -> None:
-    record = json.loads((trained / "training_data.json").read_text())
+    record = json.loads((trained / "training_data.json").read_text(encoding="utf-8"))
     assert record["cases"] == ["case_0", "case_1", "case_2"]
     assert record["domains"] == {"CT": 2, "labels": 1}
     assert record["phantoms"] == {"count": 1, "first_seed": 1000} and record["terms"]
@@ -88,7 +88,9 @@ def test_the_record_says_what_was_learnt_from(trained: Path, data: Path) -> None
 
 
 def test_the_autoencoder_is_scaled(trained: Path) -> None:
-    config = json.loads((trained / "autoencoder" / "parts" / "vae" / "config.json").read_text())
+    config = json.loads(
+        (trained / "autoencoder" / "parts" / "vae" / "config.json").read_text(encoding="utf-8")
+    )
     assert config["scaling_factor"] not in (1.0, 0.18215) and config["scaling_factor"] > 0
 
 
@@ -98,7 +100,7 @@ def test_the_assembled_model_segments(copy: Path) -> None:
     segmenter = Segmenter.load(str(folder), "cpu")
     result = segmenter.segment(phantom(9)[0], "liver", proposals=1, steps=1)
     assert len(result.sets) == 1 and segmenter.default_steps == 2
-    record = json.loads((folder / "training_data.json").read_text())
+    record = json.loads((folder / "training_data.json").read_text(encoding="utf-8"))
     assert [stage["stage"] for stage in record["stages"]][-1] == "refiner"
 
 
@@ -114,7 +116,7 @@ def test_half_precision_is_close_to_what_was_trained(copy: Path) -> None:
 
 
 def test_the_card_is_filled_from_the_run(copy: Path) -> None:
-    card = (assemble(copy) / "README.md").read_text()
+    card = (assemble(copy) / "README.md").read_text(encoding="utf-8")
     assert "$" not in card and "Not a medical device" in card and "Not measured yet" in card
     assert "3 cases (2 CT, 1 labels); 1 phantoms." in card
     assert "| control | 2 |" in card and "frozen while the ControlNet learnt" in card
@@ -146,7 +148,7 @@ def test_frozen_and_unfrozen_can_be_compared_in_one_run(copy: Path) -> None:
     frozen = load_file(copy / "generator" / "parts" / "unet" / "diffusion_pytorch_model.safetensors")
     moved = load_file(copy / "control_unfrozen" / "parts" / "unet" / "diffusion_pytorch_model.safetensors")
     assert any(not torch.equal(frozen[name], moved[name]) for name in frozen)
-    card = (assemble(copy, unfrozen=True) / "README.md").read_text()
+    card = (assemble(copy, unfrozen=True) / "README.md").read_text(encoding="utf-8")
     assert "trained together with the ControlNet" in card
 
 
@@ -322,7 +324,9 @@ def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     assert "progidiff-smoke-test" in printed.out and "control: 1 steps" in printed.err
     assert "Not used, because no organ is labelled by name: unnamed" in printed.err
-    record = json.loads((tmp_path / "run" / "progidiff-smoke-test" / "training_data.json").read_text())
+    record = json.loads(
+        (tmp_path / "run" / "progidiff-smoke-test" / "training_data.json").read_text(encoding="utf-8")
+    )
     assert record["kept_aside"] == ["case_0"] and (tmp_path / "c" / "CT__case_1.npz").is_file()
 
 

@@ -263,8 +263,8 @@ def test_one_command_trains_predicts_and_can_be_evaluated(
         f"--data {data} --output {run} --predictions {predictions} --fold 2/2 --config {small} --device cpu"
     )
     assert benchmark(train.split()) == 0
-    assert json.loads((run / "training_data.json").read_text())["kept_aside"] == ["case_1"]
-    assert (predictions / "cases.txt").read_text() == "case_1\n"
+    assert json.loads((run / "training_data.json").read_text(encoding="utf-8"))["kept_aside"] == ["case_1"]
+    assert (predictions / "cases.txt").read_text(encoding="utf-8") == "case_1\n"
     assert read_label(predictions / "case_1.nii.gz").shape == phantom(1)[0].shape
     assert LabelMapPredictor(predictions).prepare("case_1", phantom(1)[0]).array.dtype == np.uint8
     capsys.readouterr()
@@ -272,7 +272,7 @@ def test_one_command_trains_predicts_and_can_be_evaluated(
     measure = f"evaluate {data} --predictions {predictions} --cases {listed} --output {tmp_path / 'report'}"
     assert main([*measure.split(), "--organs", "liver", "--predictions-name", "U-Net (MONAI)"]) == 0
     assert "case_1" in capsys.readouterr().out
-    assert "U-Net (MONAI)" in (tmp_path / "report" / "report.md").read_text()
+    assert "U-Net (MONAI)" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_same_fold_and_cases_as_the_diffusion_model(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def small_phantoms(count: int, paintings: int = 0) -> Phantoms:
 
 
 def write_configuration(path: Path, given: Configuration) -> Path:
-    path.write_text(json.dumps(given.to_json()))
+    path.write_text(json.dumps(given.to_json()), encoding="utf-8")
     return path
 
 

@@ -28,7 +28,11 @@ def lives(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
+    return (
+        Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2] != "Z"
+        if Path("/proc").is_dir()
+        else True
+    )
 
 
 def works_again(panel, behaviour) -> None:

@@ -190,6 +190,6 @@ def test_the_embedded_model_is_the_engines(panel):
     """Its name stands in the module too, so that it is there before the engine has started."""
     from ProGiDiffSlicerLib import models
 
-    source = (ROOT / "Logic" / "progidiff" / "model_list.py").read_text()
+    source = (ROOT / "Logic" / "progidiff" / "model_list.py").read_text(encoding="utf-8")
     assert f'EMBEDDED_FOLDER = "{models.EMBEDDED_NAME}"' in source
     assert (Path(ROOT) / "Resources" / "Models" / models.EMBEDDED_NAME / "model_index.json").is_file()

@@ -18,11 +18,11 @@ UI = ROOT / "Resources" / "UI" / "ProGiDiffSlicer.ui"
 
 
 def cmake(path: str) -> str:
-    return re.sub(r"#.*", "", (ROOT / path).read_text())
+    return re.sub(r"#.*", "", (ROOT / path).read_text(encoding="utf-8"))
 
 
 def s4ext() -> dict[str, str]:
-    lines = (ROOT / "ProGiDiffSlicer.s4ext").read_text().splitlines()
+    lines = (ROOT / "ProGiDiffSlicer.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -42,9 +42,11 @@ def test_engine_and_resources_reach_the_package():
 
 
 def test_s4ext_json_and_cmake_agree():
-    entry = json.loads((ROOT / "ProGiDiffSlicer.json").read_text())
+    entry = json.loads((ROOT / "ProGiDiffSlicer.json").read_text(encoding="utf-8"))
     described = s4ext()
-    declared = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', (ROOT / "CMakeLists.txt").read_text()))
+    declared = dict(
+        re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"))
+    )
     assert (described["scmurl"], described["scmrevision"], described["scm"]) == (
         entry["scm_url"], entry["scm_revision"], entry["scm_type"],
     )  # fmt: skip
@@ -104,7 +106,7 @@ def test_ui_names_are_unique_and_bound_to_parameters_that_exist(host, module):
 def test_every_widget_the_code_names_is_in_the_ui():
     names = {w.get("name") for w in ET.parse(UI).iter("widget")}
     for path in MODULE_FOLDER.rglob("*.py"):
-        for used in re.findall(r"\b(?:self\._|self\.)?ui\.(\w+)", path.read_text()):
+        for used in re.findall(r"\b(?:self\._|self\.)?ui\.(\w+)", path.read_text(encoding="utf-8")):
             assert used in names, f"{path.name} uses {used}"
 
 
@@ -170,8 +172,8 @@ def test_packaged_layout_is_found_too(tmp_path):
 def test_what_is_installed_is_what_the_engine_declares():
     tomllib = pytest.importorskip("tomllib")
     sys.path.insert(0, str(MODULE_FOLDER))
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    source = (MODULE_FOLDER / "ProGiDiffSlicerLib" / "installation.py").read_text()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    source = (MODULE_FOLDER / "ProGiDiffSlicerLib" / "installation.py").read_text(encoding="utf-8")
     installed = re.findall(
         r'"([\w-]+>=[\d.]+)"', re.search(r"REQUIREMENTS = \((.*?)\n\)", source, re.S).group(1)
     )

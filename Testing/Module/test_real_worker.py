@@ -144,7 +144,10 @@ def cases_on_disk(library) -> dict[str, list[str]]:
     """By folder, the organs whose image and mask are complete."""
     found = {}
     for path in library.glob("case-*/case.json"):
-        organs = [f"{c['organ']}-{c['version']}.nrrd" for c in json.loads(path.read_text())["organs"]]
+        organs = [
+            f"{c['organ']}-{c['version']}.nrrd"
+            for c in json.loads(path.read_text(encoding="utf-8"))["organs"]
+        ]
         assert (path.parent / "image.nrrd").stat().st_size > 1000
         found[path.parent.name] = [name for name in organs if (path.parent / name).is_file()]
     return found

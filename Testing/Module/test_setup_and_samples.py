@@ -62,7 +62,7 @@ def installed(monkeypatch):
     calls: list[tuple[list[str], str]] = []
 
     def pip_install(requirements, constraints="", **_options) -> None:
-        calls.append((requirements, Path(constraints).read_text()))
+        calls.append((requirements, Path(constraints).read_text(encoding="utf-8")))
 
     monkeypatch.setattr(slicer, "packaging", types.SimpleNamespace(pip_install=pip_install), raising=False)
     return calls

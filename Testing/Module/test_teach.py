@@ -82,7 +82,7 @@ def table(panel) -> list[tuple[str, ...]]:
 
 def on_disk(folder: Path) -> list[str]:
     """Organs of the cases, as they lie there."""
-    found = [json.loads(path.read_text()) for path in sorted(folder.glob("case-*"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("case-*"))]
     return [organ["organ"] for case in found for organ in case["organs"]]
 
 
@@ -109,7 +109,7 @@ def test_only_the_checked_slices_count(teaching, library):
     teaching.turn("checkedLastBox", 12)
     add(teaching)
     (path,) = library.glob("case-*")
-    assert json.loads(path.read_text())["organs"][0]["slices"] == [[5, 13]]
+    assert json.loads(path.read_text(encoding="utf-8"))["organs"][0]["slices"] == [[5, 13]]
     until(lambda: cases(teaching))
     assert cases(teaching)[1][1] == "5–12"
 
@@ -121,7 +121,7 @@ def test_a_painted_segment_is_kept_when_its_organ_is_said(teaching, volume, libr
     teaching.choose("caseOrganBox", "spleen")
     add(teaching)
     (path,) = library.glob("case-*")
-    (organ,) = json.loads(path.read_text())["organs"]
+    (organ,) = json.loads(path.read_text(encoding="utf-8"))["organs"]
     assert (organ["organ"], organ["voxels"]) == ("spleen", 8 * 12 * 16)
 
 
@@ -249,7 +249,7 @@ def test_rename_export_delete_import(teaching, yes, tmp_path, monkeypatch):
     teaching.click("importButton")
     until(lambda: teaching.it("learntBox").currentText() == "Scanner 3")
     assert said(teaching, "learntStatus") == "Took in “Scanner 3”. Press Use it to work with it."
-    other = json.loads((tmp_path / "out.zip").read_text())
+    other = json.loads((tmp_path / "out.zip").read_text(encoding="utf-8"))
     (tmp_path / "out.zip").write_text(json.dumps({**other, "base_hash": "0" * 64}))
     teaching.click("importButton")
     until(lambda: "belongs to another model" in said(teaching, "learntStatus"))
@@ -287,9 +287,9 @@ def test_what_was_learnt_is_compared_side_by_side(teaching, behaviour, tmp_path)
     notes = teaching.window.findChild(QLabel, "compareNotes")
     assert notes.text() == "Their Dice can be compared."
     path = Path(teaching.widget.logic.adapters.known[0]["path"])
-    other = json.loads(path.read_text())
+    other = json.loads(path.read_text(encoding="utf-8"))
     other["measured"]["held_out"] = ["case-2"]
-    path.write_text(json.dumps(other))
+    path.write_text(json.dumps(other), encoding="utf-8")
     teaching.click("compareButton")
     until(lambda: notes.text() == "Their Dice cannot be compared directly.")
     dialog = tree.window()

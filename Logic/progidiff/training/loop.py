@@ -205,7 +205,7 @@ def _update(running: dict[str, float], losses: Losses) -> None:
 
 
 def _log(path: Path, step: int, running: dict[str, float]) -> None:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, **{k: round(v, 5) for k, v in running.items()}}) + "\n")
 
 

@@ -43,7 +43,7 @@ class Teaching(Volumes):
 
     def cases_list(self, library: str) -> dict:
         paths = sorted(Path(library).glob("case-*"))
-        damaged = [path.name for path in paths if path.read_text() == "{"]
+        damaged = [path.name for path in paths if path.read_text(encoding="utf-8") == "{"]
         cases = [read(path) for path in paths if path.name not in damaged]
         organs = [o["organ"] for case in cases for o in case["organs"]]
         return {
@@ -186,7 +186,7 @@ def adapters_folder() -> Path:
 
 
 def read(path: Path) -> dict:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write(path: Path, content: dict) -> None:
