@@ -30,7 +30,9 @@ def run_speed(tmp_path: Path, *arguments: str) -> tuple[int, str, dict]:
     }
     file = tmp_path / "speed.json"
     command = [sys.executable, str(SPEED), "--tiny", "--device", "cpu", "--json", str(file), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=120
+    )
     return done.returncode, done.stdout, json.loads(file.read_text(encoding="utf-8"))
 
 
