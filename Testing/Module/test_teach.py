@@ -125,15 +125,20 @@ def test_a_painted_segment_is_kept_when_its_organ_is_said(teaching, volume, libr
     assert (organ["organ"], organ["voxels"]) == ("spleen", 8 * 12 * 16)
 
 
-def test_a_case_is_removed_after_asking(teaching, library, yes):
-    add(teaching)
-    until(lambda: cases(teaching))
-    assert not teaching.it("removeCaseButton").isEnabled()
+def remove_first(teaching):
+    """Clicks the first case of the list, then the button that removes it."""
     tree = teaching.it("casesTree")
     place = tree.visualItemRect(tree.topLevelItem(0).child(0)).center()
     QTest.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
     QApplication.processEvents()
     teaching.click("removeCaseButton")
+
+
+def test_a_case_is_removed_after_asking(teaching, library, yes):
+    add(teaching)
+    until(lambda: cases(teaching))
+    assert not teaching.it("removeCaseButton").isEnabled()
+    remove_first(teaching)
     until(lambda: not cases(teaching))
     assert yes[0].startswith("Delete the liver of Ball from your cases?")
     assert on_disk(library) == [] and not teaching.it("adaptButton").isEnabled()
@@ -147,11 +152,7 @@ def test_a_damaged_case_is_shown_and_removed_and_can_be_added_again(teaching, li
     teaching.widget.cases.look()
     until(lambda: cases(teaching) and cases(teaching)[0] == ["Damaged: 1 case"])
     assert cases(teaching)[1][0] == path.name and "cannot be read" in said(teaching, "casesLabel")
-    tree = teaching.it("casesTree")
-    place = tree.visualItemRect(tree.topLevelItem(0).child(0)).center()
-    QTest.mouseClick(tree.viewport(), Qt.MouseButton.LeftButton, pos=place)
-    QApplication.processEvents()
-    teaching.click("removeCaseButton")
+    remove_first(teaching)
     until(lambda: not cases(teaching))
     assert yes == [f"Delete the damaged {path.name} with all its files? It can be added again then."]
     add(teaching)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,6 +20,7 @@ from progidiff.adaptation.files import write_json
 from progidiff.errors import Cancelled, ModelError
 from progidiff.out_of_memory import is_out_of_memory, release_memory
 from progidiff.training.loop import Progress, Schedule, Stage, train
+from progidiff.training.safeguards import checkpoint_step
 
 _PATIENCE = 3  # rounds without improvement after which training stops
 _LEAST_BATCH = 2
@@ -113,7 +114,7 @@ def _train_to(
     while True:
         AcceleratorState._reset_state(True)  # accelerate allows a process one device and precision for good
         vars(stage).pop("forward", None)  # and wraps the stage's forward anew each time
-        pause = _Pause(cancelled, _checkpoint_step(folder), goal)
+        pause = _Pause(cancelled, checkpoint_step(folder), goal)
         try:
             train(stage, schedule, folder, on_progress=on_progress, cancelled=pause, device=where)
             return
@@ -134,17 +135,6 @@ class _Pause:
     def __call__(self) -> bool:
         self.left -= 1
         return self.left < 0 or self.cancelled()
-
-
-def _checkpoint_step(folder: Path) -> int:
-    checkpoint = folder / "checkpoint.safetensors"
-    if not checkpoint.is_file():
-        return 0
-    try:
-        with safe_open(checkpoint, "pt") as file:
-            return int((file.metadata() or {})["step"])
-    except (SafetensorError, KeyError) as error:
-        raise _damaged(checkpoint) from error
 
 
 def _trainable(stage: Stage) -> dict[str, nn.Parameter]:
