@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder, VolumeFeatures
 from progidiff.training.loop import Losses, Stage
-from progidiff.training.losses import mask_loss, organ_loss
+from progidiff.training.losses import organ_loss
 from progidiff.training.slice_data import OrganSlices
 from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 
@@ -48,8 +49,24 @@ def seeing_losses(features: VolumeFeatures, volumes: OrganVolumes, pieces: Volum
     """What the auxiliary heads of the 3D image encoder missed: organs, and lesions where they are taught."""
     losses = {"organs": volume_organ_loss(features.organs, pieces)}
     if volumes.lesions:
-        losses["lesion"] = mask_loss(features.lesion, pieces.lesion)
+        losses["lesion"] = lesion_loss(features.lesion, pieces)
     return losses
+
+
+def lesion_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
+    """Cross-entropy and Dice of lesions, within the organ alone: the organ head tells where that is.
+
+    Args:
+        logits: (B, 1, D, H, W) of p(lesion | in the organ).
+        pieces: those of which no voxel was searched for lesions do not count.
+    """
+    inside = pieces.searched.flatten(1).float()
+    flat, target = logits.float().flatten(1), pieces.lesion.flatten(1)
+    cross_entropy = F.binary_cross_entropy_with_logits(flat, target, weight=inside, reduction="sum")
+    probability, target, smooth = flat.sigmoid() * inside, target * inside, 10.0
+    dice = (2 * (probability * target).sum(1) + smooth) / (probability.sum(1) + target.sum(1) + smooth)
+    counted = inside.any(1).float()
+    return cross_entropy / inside.sum().clamp(min=1) + ((1 - dice) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def volume_organ_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:

@@ -22,6 +22,7 @@ from progidiff.training.slice_data import OrganSlices
 _THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, up to this distance
 _ASKED = 0.5  # how often a lesion that is there is asked for, rather than its organ
 _ABSENT = 0.2  # how often a lesion is asked for that is not there, as a share of those that are
+_SICK_ORGANS = 4.0  # how much more often an organ that can have a lesion is drawn when each of them has one
 _TILT = 0.05  # how far consecutive slices slide against each other, mm a mm
 
 
@@ -34,6 +35,7 @@ class VolumeBatch:
         label: (B, D, H, W) int64, the organs of the piece; a lesion counts as its organ.
         mask: (B, 1, D, H, W) in [0, 1], what is asked for.
         lesion: (B, 1, D, H, W) in [0, 1], every lesion in the organ, asked for or not; 0 where nobody looked.
+        searched: (B, 1, D, H, W) bool, the organ, where every voxel is known to be lesion or not.
         known: (B, D, 1 + organs) bool, annotated classes of each slice.
         checked: (B, D) bool, slices on which `mask` is the truth.
         asked: (B,) int64, numbers of the organs or findings asked for.
@@ -44,6 +46,7 @@ class VolumeBatch:
     label: Tensor
     mask: Tensor
     lesion: Tensor
+    searched: Tensor
     known: Tensor
     checked: Tensor
     asked: Tensor
@@ -61,6 +64,7 @@ class _Piece:
     label: Tensor
     mask: Tensor
     lesion: Tensor
+    searched: Tensor
     known: Tensor
     checked: Tensor
     asked: int
@@ -75,8 +79,9 @@ class OrganVolumes(OrganSlices):
         crop: edge of the piece in pixels.
         depths: numbers of slices; each batch takes one of them.
         organs, beyond_mm, appearance: see `OrganSlices`.
-        lesions: how often an organ that can have one gets a synthesised lesion. Half of the pieces with a
-            lesion, of either kind, ask for it; 0 asks for no lesions at all.
+        lesions: how often an organ that can have one gets a synthesised lesion; the more, the more often such
+            organs are drawn. Half of the pieces with a lesion, of either kind, ask for it; 0 asks for no
+            lesions at all.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class OrganVolumes(OrganSlices):
     ) -> None:
         super().__init__([c for c in cases if c.image is not None], crop, 1, organs, beyond_mm, appearance)
         self.depths, self.lesions = depths, lesions
+        more = np.array([1 + _SICK_ORGANS * lesions * (finding_in(o) is not None) for _, o in self.pairs])
+        self.share = self.share * more / np.sum(self.share * more)
 
     def batch(self, size: int, rng: np.random.Generator) -> VolumeBatch:  # type: ignore[override]
         """Draw `size` pieces."""
@@ -105,6 +112,7 @@ class OrganVolumes(OrganSlices):
             torch.stack([p.label for p in pieces]),
             torch.stack([p.mask for p in pieces])[:, None],
             torch.stack([p.lesion for p in pieces])[:, None],
+            torch.stack([p.searched for p in pieces])[:, None],
             torch.stack([p.known for p in pieces]),
             torch.stack([p.checked for p in pieces]),
             torch.tensor([p.asked for p in pieces]),
@@ -130,6 +138,7 @@ class OrganVolumes(OrganSlices):
             torch.where(known[torch.arange(depth)[:, None, None], drawn], drawn, 0),
             F.grid_sample((label == organ).float(), grid, align_corners=False)[:, 0],
             torch.zeros(drawn.shape),
+            torch.zeros(drawn.shape, dtype=torch.bool),
             known,
             known[:, organ],
             organ,
@@ -176,6 +185,9 @@ class OrganVolumes(OrganSlices):
         finding, chance = finding_in(piece.asked), rng.random(2)
         if finding is None or not self.lesions or not piece.checked.all():
             return
+        organ = piece.mask > 0.5
+        if real is not None:
+            piece.searched = organ
         if real is not None and real.any():
             piece.lesion = real
             if chance[1] < _ASKED:
@@ -187,7 +199,7 @@ class OrganVolumes(OrganSlices):
             cover = lesion_cover(piece.mask.numpy() > 0.5, size, rng)
         if cover is not None:
             piece.image = torch.from_numpy(paint_lesion(piece.image.numpy(), cover, rng)).clamp(-1, 1)
-            piece.lesion = torch.from_numpy(cover).float()
+            piece.lesion, piece.searched = torch.from_numpy(cover).float(), organ
             if chance[1] < _ASKED:
                 piece.asked, piece.mask = finding.label, torch.from_numpy(cover)
         elif real is not None and chance[1] < self.lesions * _ABSENT:
