@@ -102,9 +102,19 @@ def test_one_that_is_not_better_says_so(tmp_path: Path, dice: dict[str, float]) 
     )
     assert not adapter.improved
     assert "did not get better" in adapter.facts["verdict"]
-    assert not {"find_all", "see_all", "draw_all"} & set(adapter.facts["training"]["kept_steps"])
+    assert "all cases" in adapter.facts["training"]["how"]
     card = (adapter.folder / "README.md").read_text(encoding="utf-8")
     assert "not activated" in card
+
+
+def test_one_that_is_no_better_at_all_learns_no_further(tmp_path: Path, dice: dict[str, float]) -> None:
+    dice["after"] = 0.5
+    adapter = adapt(
+        tiny_segmenter(), library(tmp_path / "cases", 2).cases(), tmp_path / "a", settings=SETTINGS
+    )
+    assert not adapter.improved
+    assert "also what is in this folder" in adapter.facts["training"]["how"]
+    assert not {"find_all", "see_all", "draw_all"} & set(adapter.facts["training"]["kept_steps"])
 
 
 def test_forgetting_is_told(tmp_path: Path, dice: dict[str, float]) -> None:

@@ -149,7 +149,7 @@ def test_every_grown_lesion_is_shown_to_the_encoder_asked_for_or_not() -> None:
     assert sum(grown) > sum(asked) > 0
     stage = VolumeEncoderStage(tiny_pipeline().image_encoder, data)
     stage(4, np.random.default_rng(0))["lesion"].backward()
-    assert bool(stage.encoder.to_lesion.weight.grad.any())
+    assert bool(stage.encoder.to_lesion[0].weight.grad.any())
     assert "lesion" not in VolumeEncoderStage(stage.encoder, volumes())(2, rng), "nobody looked for any"
 
 

@@ -135,13 +135,14 @@ class _Adaptation:
             )
             before, phantom_before = self._measure("before")
             tensors, after = self._learn_from_a_part()
-            improved = bool(after.dice) and after.mean >= before.mean + self.settings.least_gain
-            if improved:
+            gain = after.mean - before.mean if after.dice else 0.0
+            if gain > 0:  # however little: what was held out teaches too, and seldom makes it worse
                 tensors = self._learn_from_all(tensors)
             self.meter.begin("check")
             phantom_after = self._measure_phantom("phantom_after", tensors)
         finally:
             self._remember_time()
+        improved = bool(after.dice) and gain >= self.settings.least_gain
         held_out = held_out_facts(self.split.held_out, self.split.judged)
         outcome = Outcome(
             self.cases, self.split.how, held_out, improved, before, after, phantom_before, phantom_after

@@ -85,7 +85,7 @@ def describe(
         },
         "settings": asdict(settings),
         "training": {
-            "how": _how(outcome.improved, plan),
+            "how": _how(plan),
             "minutes": round(plan["seconds_used"] / 60, 2),
             "device": segmenter.device,
             "seconds_per_step": plan["seconds_per_step"],
@@ -171,7 +171,7 @@ def _forgetting(outcome: Outcome) -> str:
     return text
 
 
-def _how(improved: bool, plan: dict[str, Any]) -> str:
+def _how(plan: dict[str, Any]) -> str:
     kept, steps = plan["kept"], plan["steps"]
     first = (
         f"LoRA on the locator ({kept.get('find', 0)} steps kept of {steps['find']}), on the image encoder by "
@@ -179,7 +179,7 @@ def _how(improved: bool, plan: dict[str, Any]) -> str:
         f"({kept.get('draw', 0)} of {steps['draw']}), the rest frozen; of the rounds the one with the lowest "
         "held-out loss was kept. This is what was measured."
     )
-    if not improved:
+    if not any(stage.endswith("_all") for stage in kept):
         return f"{first} It is also what is in this folder."
     return (
         f"{first} Then it went on with all cases, the held-out ones too, for {kept.get('find_all', 0)}, "

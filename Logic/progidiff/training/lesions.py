@@ -21,7 +21,7 @@ HU_PER_UNIT = 200.0
 """Normalised intensity −1…1 spans 400 Hounsfield units."""
 
 _LEAST_ML = 3.0  # smaller pieces of an organ do not get a lesion
-_SMALLEST_MM, _LARGEST_MM = 4.0, 30.0  # radius
+_SMALLEST_MM, _LARGEST_MM = 5.0, 35.0  # radius
 _ROUGHNESS = 0.25
 
 FloatArray = NDArray[np.floating]
@@ -50,8 +50,8 @@ def lesion_cover(
     organ_ml = len(voxels) * float(np.prod(spacing)) / 1000
     if organ_ml < _LEAST_ML:
         return None
-    widest = 0.42 * (organ_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
-    radius = float(np.clip(np.exp(rng.normal(np.log(10.0), 0.5)), _SMALLEST_MM, min(widest, _LARGEST_MM)))
+    widest = 0.5 * (organ_ml * 1000 * 3 / (4 * np.pi)) ** (1 / 3)
+    radius = float(np.clip(np.exp(rng.normal(np.log(13.0), 0.45)), _SMALLEST_MM, min(widest, _LARGEST_MM)))
     center = voxels[rng.integers(len(voxels))]
     reach = np.ceil(1.6 * radius / np.asarray(spacing)).astype(int)
     low, high = np.maximum(center - reach, 0), np.minimum(center + reach + 1, inside.shape)
@@ -95,7 +95,7 @@ def paint_lesion(image: FloatArray, cover: NDArray[np.float32], rng: np.random.G
         cover: from `lesion_cover`.
         rng: random numbers.
     """
-    contrast = rng.choice([-1.0, 1.0], p=[0.8, 0.2]) * rng.uniform(0.18, 0.5)
+    contrast = rng.choice([-1.0, 1.0], p=[0.8, 0.2]) * rng.uniform(0.2, 0.6)
     inner = contrast * cover
     if rng.random() < 0.3:  # a rim that enhances
         inner = inner - 0.8 * contrast * 4 * cover * (1 - cover)

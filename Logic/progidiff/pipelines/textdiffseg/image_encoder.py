@@ -32,7 +32,8 @@ class VolumeFeatures:
         control: z_i in the paper, in-plane resolution H/4, W/4; steers the denoiser.
         detail: in-plane resolution H/2, W/2, four pixels folded into the channels; used by the refiner.
         organs: 1 + organs logits of the auxiliary all-organ head, at full resolution.
-        lesion: logits that a voxel belongs to a lesion, of whatever organ, at full resolution.
+        lesion: logits that a voxel of an organ belongs to a lesion in it, at full resolution; they mean
+            nothing outside organs that can have one.
     """
 
     control: Tensor
@@ -83,9 +84,13 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             self.up.append(ResidualBlock(shallow, shallow))
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
-        self.to_lesion = nn.Conv3d(detail_channels, 4, 1)
-        if self.to_lesion.bias is not None:
-            nn.init.constant_(self.to_lesion.bias, _SELDOM)
+        self.to_lesion = (
+            nn.Sequential(  # what tells a lesion from its organ is finer than what tells organs apart
+                nn.Conv3d(channels[0] + 4, detail_channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv3d(detail_channels, 4, 1),
+            )
+        )
         asks = bool(text_width) and features
         self.query = nn.Linear(text_width, organs + 1) if asks else None
         self.gate = nn.Linear(text_width, 1) if asks else None  # does the prompt mean a lesion in the organ?
@@ -114,8 +119,11 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             x = block(skip + enlarge(narrow(x), skip))
             levels.append(x)
         fine, coarse = levels[-1], levels[-2]
-        detail = F.silu(self.to_detail(torch.cat([fine, fold(image, (1, 2, 2))], 1)))
-        organs, lesion = (unfold(head(detail), (1, 2, 2)) for head in (self.to_organs, self.to_lesion))
+        seen = torch.cat([fine, fold(image, (1, 2, 2))], 1)
+        detail = F.silu(self.to_detail(seen))
+        organs, lesion = (
+            unfold(logits, (1, 2, 2)) for logits in (self.to_organs(detail), self.to_lesion(seen))
+        )
         if not self.config.features:
             return VolumeFeatures(
                 self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs, lesion
