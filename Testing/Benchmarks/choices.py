@@ -1,0 +1,121 @@
+"""What each choice made when sampling is worth: the same cases with one thing changed at a time.
+
+    python Testing/Benchmarks/choices.py DATA --model NAME --cases IDS --output DIR [--organs IDS]
+
+Prints a Markdown table and keeps it as `choices.md`; what an earlier run has measured is not measured again.
+What differs in training (frozen or not, v or x0) needs a model of its own for each row: train it with the
+configuration in question and name it by --model.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from progidiff.evaluation import CaseRecord, evaluate
+from progidiff.segmenter import Segmenter
+from progidiff.training.cases import find_cases
+
+Change = Callable[[Segmenter], None]
+
+
+def as_it_is(segmenter: Segmenter) -> None:
+    """Changes nothing."""
+
+
+def without_refiner(segmenter: Segmenter) -> None:
+    """The decoded latents are the mask."""
+    for parameter in segmenter.pipeline.refiner.last.parameters():
+        torch.nn.init.zeros_(parameter)
+
+
+def without_coarse_pass(segmenter: Segmenter) -> None:
+    """The locator only finds the window."""
+    segmenter.pipeline.register_to_config(coarse_weight=0.0)
+
+
+def without_fresh_noise(segmenter: Segmenter) -> None:
+    """Deterministic steps (DDIM, Song et al., 2021): proposals differ by their first noise alone."""
+    segmenter.pipeline.register_to_config(eta=0.0)
+
+
+def slices_apart(segmenter: Segmenter) -> None:
+    """Every slice gets a noise of its own, as if slices were single images."""
+    pipeline: Any = segmenter.pipeline
+    pipeline.noise = partial(_independent_noise, pipeline)
+
+
+def _independent_noise(
+    pipeline: Any, features: Any, slice_mm: float, generator: torch.Generator
+) -> torch.Tensor:
+    slices, _, height, width = features.control.shape
+    shape = (slices, pipeline.unet.config.in_channels, height, width)
+    return torch.randn(shape, generator=generator).to(pipeline.device)
+
+
+CHOICES: dict[str, tuple[int | None, Change]] = {
+    "as it ships": (None, as_it_is),
+    "1 step": (1, as_it_is),
+    "4 steps": (4, as_it_is),
+    "8 steps": (8, as_it_is),
+    "without refiner": (None, without_refiner),
+    "without coarse pass": (None, without_coarse_pass),
+    "without fresh noise": (None, without_fresh_noise),
+    "noise of each slice apart": (None, slices_apart),
+}
+
+
+def row(name: str, records: list[CaseRecord]) -> str:
+    """One line of the table: means over all organs of all cases."""
+    organs = [organ for record in records for organ in record.organs if organ.counted]
+
+    def mean(what: str) -> str:
+        values = [getattr(organ, what) for organ in organs]
+        return f"{np.mean([v for v in values if v is not None]):.3f}"
+
+    seconds = np.mean([organ.seconds for organ in organs])
+    figures = " | ".join(mean(what) for what in ("single", "dice", "best", "pairwise"))
+    return f"| {name} | {figures} | {seconds:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--cases", required=True, help="case ids joined by commas")
+    parser.add_argument("--organs", default="", help="organ ids joined by commas; all that are annotated")
+    parser.add_argument("--proposals", type=int, default=3)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    wanted = set(options.cases.split(","))
+    cases = [case for case in find_cases(options.data) if case.id in wanted]
+    lines = [
+        "| | one proposal | consensus | best | alike (pairwise Dice) | seconds an organ |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, (steps, change) in CHOICES.items():
+        segmenter = Segmenter.load(options.model, options.device)
+        change(segmenter)
+        found = evaluate(
+            segmenter,
+            cases,
+            options.output / name.replace(" ", "-"),
+            proposals=options.proposals,
+            steps=steps,
+            organs=[o for o in options.organs.split(",") if o],
+        )
+        lines.append(row(name, found.records))
+        print(lines[-1], flush=True)
+        (options.output / "choices.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
