@@ -21,7 +21,7 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
 
 
 def image_array() -> np.ndarray:
-    return np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)
+    return np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE) - np.int16(1000)  # air, as in CT
 
 
 def label_array(*values: int) -> np.ndarray:
@@ -57,6 +57,14 @@ def test_nnunet_new_labels(tmp_path: Path, ending: str) -> None:
     assert image.modality == "CT" and label.array.dtype == np.uint8
     np.testing.assert_array_equal(label.array, label_array(0, 6, 0, 3))
     np.testing.assert_array_equal(label.affine, image.affine)
+
+
+def test_mr_in_a_data_set_that_says_ct_of_all(tmp_path: Path) -> None:
+    """As in AMOS22, whose list of modalities names CT alone."""
+    nnunet(tmp_path, {"1": "liver", "2": "spleen", "3": "aorta"}, modality={"0": "CT"})
+    write(tmp_path / "imagesTr" / "b_02_0000.nii.gz", image_array() + np.int16(1000))
+    ct, mr = (case.load_image() for case in find_cases(tmp_path))
+    assert (ct.modality, mr.modality) == ("CT", "MR")
 
 
 def test_nnunet_old_labels_without_channel_number(tmp_path: Path) -> None:

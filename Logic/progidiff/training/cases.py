@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from progidiff.errors import CasesError
 from progidiff.prompts.organ_table import name_key, organ_table
 from progidiff.training.finding_names import is_cyst, match_findings, pairs_without_side
-from progidiff.volumes import read_label, read_volume
+from progidiff.volumes import decide_modality, read_label, read_volume
 from progidiff.volumes.volume import Grid, Modality, Volume
 
 Layout = Literal["nnunet", "totalsegmentator", "flat"]
@@ -44,6 +44,7 @@ _PARTS = {
 }
 # How far the corners of label and image may lie apart, in voxels: headers are rounded.
 _TOLERANCE_VOXELS = 0.1
+_FAT_HU = -100.0  # every CT has voxels of fat or air
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class Case:
     def load_image(self) -> Volume:
         """The image, with the data set's modality where the file names none.
 
+        A data set that says CT of all its cases may hold MR as well, as AMOS22 does: an image without a trace
+        of air or fat, and none of the usual offset, is left to `decide_modality`.
+
         Raises:
             CasesError: the case has no image.
             VolumeError: the file cannot be used.
@@ -102,6 +106,8 @@ class Case:
             raise CasesError(f"The case “{self.id}” has no image.", "Use it where labels alone are enough.")
         image = read_volume(self.image_path)
         modality = image.modality if image.modality != "unknown" else self.modality
+        if image.modality == "unknown" and modality == "CT" and image.array.min() > _FAT_HU:
+            modality = decide_modality(image)
         return replace(image, modality=modality, name=self.id)
 
     def load_label(self, grid: Grid | Volume | None = None, findings: bool = False) -> Volume:
