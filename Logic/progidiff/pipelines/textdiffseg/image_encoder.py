@@ -86,7 +86,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
         self.to_lesion = (
             nn.Sequential(  # what tells a lesion from its organ is finer than what tells organs apart
-                nn.Conv3d(channels[0] + 4, detail_channels, 3, padding=1),
+                nn.Conv3d(channels[0] + 8, detail_channels, 3, padding=1),
                 nn.SiLU(),
                 nn.Conv3d(detail_channels, 4, 1),
             )
@@ -121,9 +121,9 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         fine, coarse = levels[-1], levels[-2]
         seen = torch.cat([fine, fold(image, (1, 2, 2))], 1)
         detail = F.silu(self.to_detail(seen))
-        organs, lesion = (
-            unfold(logits, (1, 2, 2)) for logits in (self.to_organs(detail), self.to_lesion(seen))
-        )
+        organs = unfold(self.to_organs(detail), (1, 2, 2))
+        odd = fold(oddness(image, organs.detach()), (1, 2, 2)).to(seen)
+        lesion = unfold(self.to_lesion(torch.cat([seen, odd], 1)), (1, 2, 2))
         if not self.config.features:
             return VolumeFeatures(
                 self.to_control(fold(image, CELL)), torch.zeros_like(detail), organs, lesion
@@ -167,6 +167,26 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
     def refinable_channels(self) -> int:
         """Channels of `refinable`."""
         return self.config.detail_channels + (4 if self.query is not None else 0)
+
+
+def oddness(image: Tensor, organs: Tensor) -> Tensor:
+    """How much darker or brighter a voxel is than its organ usually is in this image.
+
+    Args:
+        image: (B, 1, D, H, W) in any unit.
+        organs: (B, 1 + organs, D, H, W) logits, which say what organ a voxel belongs to.
+
+    Returns:
+        (B, 1, D, H, W) float32: distance from the organ's mean in its standard deviations, within ±4.
+    """
+    probability, grey = organs.float().softmax(1), image.float()
+    space = (2, 3, 4)
+    size = probability.sum(space, keepdim=True) + 1e-3
+    mean = (probability * grey).sum(space, keepdim=True) / size
+    variance = (probability * grey**2).sum(space, keepdim=True) / size - mean**2
+    usual = (probability * mean).sum(1, keepdim=True)
+    spread = (probability * variance.clamp(min=0)).sum(1, keepdim=True).sqrt() + 0.02
+    return ((grey - usual) / spread).clamp(-4, 4)
 
 
 def _beside(features: Tensor, evidence: Tensor | None, cell: tuple[int, int, int]) -> Tensor:
