@@ -95,7 +95,7 @@ def paint_lesion(image: FloatArray, cover: NDArray[np.float32], rng: np.random.G
         cover: from `lesion_cover`.
         rng: random numbers.
     """
-    contrast = rng.choice([-1.0, 1.0], p=[0.8, 0.2]) * rng.uniform(0.2, 0.6)
+    contrast = rng.choice([-1.0, 1.0], p=[0.8, 0.2]) * rng.uniform(0.25, 0.6)
     inner = contrast * cover
     if rng.random() < 0.3:  # a rim that enhances
         inner = inner - 0.8 * contrast * 4 * cover * (1 - cover)

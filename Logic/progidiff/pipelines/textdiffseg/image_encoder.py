@@ -18,6 +18,7 @@ from progidiff.pipelines.textdiffseg.text import PromptTokens
 CELL = (1, 4, 4)
 """Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
 
+_NEAR = (3, 9, 9)  # voxels (k, j, i) around one that say what organ it lies in
 _SELDOM = -3.0  # logit of what is rare, to begin with
 _STEPS = ((1, 1, 1), (1, 2, 2), (2, 2, 2))  # strides from level to level; the last one repeats
 
@@ -86,7 +87,9 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
         self.to_lesion = (
             nn.Sequential(  # what tells a lesion from its organ is finer than what tells organs apart
-                nn.Conv3d(channels[0] + 8, detail_channels, 3, padding=1),
+                nn.Conv3d(channels[0] + 12, detail_channels, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv3d(detail_channels, detail_channels, 3, padding=1),
                 nn.SiLU(),
                 nn.Conv3d(detail_channels, 4, 1),
             )
@@ -170,23 +173,27 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
 
 
 def oddness(image: Tensor, organs: Tensor) -> Tensor:
-    """How much darker or brighter a voxel is than its organ usually is in this image.
+    """How much darker or brighter a voxel is than the organ around it usually is in this image.
 
     Args:
         image: (B, 1, D, H, W) in any unit.
-        organs: (B, 1 + organs, D, H, W) logits, which say what organ a voxel belongs to.
+        organs: (B, 1 + organs, D, H, W) logits, which say where the organs are. A lesion may be a hole in its
+            organ: voxels count to the organs that are near.
 
     Returns:
-        (B, 1, D, H, W) float32: distance from the organ's mean in its standard deviations, within ±4.
+        (B, 2, D, H, W) float32: distance from the organ's mean in its mean deviations, within ±4, and how far
+        that is from 0.
     """
-    probability, grey = organs.float().softmax(1), image.float()
-    space = (2, 3, 4)
-    size = probability.sum(space, keepdim=True) + 1e-3
-    mean = (probability * grey).sum(space, keepdim=True) / size
-    variance = (probability * grey**2).sum(space, keepdim=True) / size - mean**2
-    usual = (probability * mean).sum(1, keepdim=True)
-    spread = (probability * variance.clamp(min=0)).sum(1, keepdim=True).sqrt() + 0.02
-    return ((grey - usual) / spread).clamp(-4, 4)
+    probability, grey = organs.float().softmax(1)[:, 1:], image.float()
+    certain, space = probability**2, (2, 3, 4)
+    size = certain.sum(space, keepdim=True) + 1e-3
+    mean = (certain * grey).sum(space, keepdim=True) / size
+    deviation = (certain * (grey - mean).abs()).sum(space, keepdim=True) / size + 0.02
+    near = F.avg_pool3d(probability, _NEAR, 1, [n // 2 for n in _NEAR]) ** 2 + 1e-8
+    near = near / near.sum(1, keepdim=True)
+    odd = (grey - (near * mean).sum(1, keepdim=True)) / (near * deviation).sum(1, keepdim=True)
+    odd = odd.clamp(-4, 4)
+    return torch.cat([odd, odd.abs()], 1)
 
 
 def _beside(features: Tensor, evidence: Tensor | None, cell: tuple[int, int, int]) -> Tensor:
