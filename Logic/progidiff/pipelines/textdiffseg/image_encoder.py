@@ -18,7 +18,6 @@ from progidiff.pipelines.textdiffseg.text import PromptTokens
 CELL = (1, 4, 4)
 """Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
 
-_NEAR = (3, 9, 9)  # voxels (k, j, i) around one that say what organ it lies in
 _SELDOM = -3.0  # logit of what is rare, to begin with
 _STEPS = ((1, 1, 1), (1, 2, 2), (2, 2, 2))  # strides from level to level; the last one repeats
 
@@ -189,7 +188,8 @@ def oddness(image: Tensor, organs: Tensor) -> Tensor:
     size = certain.sum(space, keepdim=True) + 1e-3
     mean = (certain * grey).sum(space, keepdim=True) / size
     deviation = (certain * (grey - mean).abs()).sum(space, keepdim=True) / size + 0.02
-    near = F.avg_pool3d(probability, _NEAR, 1, [n // 2 for n in _NEAR]) ** 2 + 1e-8
+    near = F.avg_pool3d(F.avg_pool3d(probability, CELL), 3, 1, 1)
+    near = F.interpolate(near, grey.shape[2:], mode="trilinear") ** 2 + 1e-8
     near = near / near.sum(1, keepdim=True)
     odd = (grey - (near * mean).sum(1, keepdim=True)) / (near * deviation).sum(1, keepdim=True)
     odd = odd.clamp(-4, 4)
