@@ -66,14 +66,15 @@ def _models_in(folder: Path) -> list[InstalledModel]:
         return []
     found = sorted(path.parent for path in folder.glob("*/model_index.json"))
     return [
-        InstalledModel(path.name, path, card_summary(path / "README.md"), _findings(path)) for path in found
+        InstalledModel(path.name, path, card_summary(path / "README.md"), findings_of(path)) for path in found
     ]
 
 
-def _findings(folder: Path) -> tuple[str, ...]:
-    """As the pipeline's configuration lists them, separated by spaces; none if it cannot be read.
+def findings_of(folder: Path) -> tuple[str, ...]:
+    """Ids of the findings that the model in a folder draws, told without loading it.
 
-    Loading the model will say what is wrong with it.
+    As the pipeline's configuration lists them, separated by spaces; none if it cannot be read: loading the
+    model will say what is wrong with it.
     """
     try:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))

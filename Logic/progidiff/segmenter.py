@@ -39,7 +39,7 @@ from progidiff.proposals import (
 )
 from progidiff.proposals.regions import bounding_region
 from progidiff.quality import check_numbers, check_quality, steps_for
-from progidiff.segmenter_factory import load_segmenter
+from progidiff.segmenter_factory import load_segmenter, targets_of
 from progidiff.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Promises, SteerOptions, Voxels
 from progidiff.stopwatch import Stopwatch
 from progidiff.volumes import (
@@ -473,7 +473,7 @@ def segment(
 
     check_numbers(proposals, steps, seed)
     check_quality(quality)
-    parse_prompt(prompt, organ_table().finding_ids)
+    targets_of(prompt, model)
     if output is not None:
         check_output(Path(output))
     volume = input if isinstance(input, Volume) else read_volume(input)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from progidiff.errors import UsageError
 
 if TYPE_CHECKING:
+    from progidiff.prompts import Target
     from progidiff.segmenter import Segmenter
 
 SEAM = "PROGIDIFF_SEGMENTER"
@@ -31,6 +32,23 @@ def load_segmenter(model: str = "embedded", device: str = "auto", adapter: str =
     if adapter:
         segmenter.load_adapter(Path(adapter))
     return segmenter
+
+
+def targets_of(prompt: str, model: str) -> list[Target]:
+    """What a prompt asks of a model, before that is loaded: its folder says which findings it draws.
+
+    Raises:
+        PromptError: nothing that is known, or a finding that this model does not draw.
+        ModelError: there is no such model, or it is incomplete.
+    """
+    from progidiff.model_list import findings_of
+    from progidiff.pipelines.model_folder import model_folder
+    from progidiff.prompts import organ_table, parse_prompt
+
+    targets = parse_prompt(prompt, organ_table().finding_ids)
+    if os.environ.get(SEAM):
+        return targets
+    return parse_prompt(prompt, findings_of(model_folder(model)))
 
 
 def _load(model: str, device: str) -> Segmenter:

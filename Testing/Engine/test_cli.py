@@ -139,6 +139,23 @@ def test_the_user_is_told_which_of_several_series_was_taken(
     assert "Warning" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["embedded", "no such model"])
+@pytest.mark.parametrize("command", [["segment"], ["vary", "--mask", "mask.nii.gz"], ["constrain"]])
+def test_what_the_model_cannot_do_is_told_before_anything_is_loaded(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    model: str,
+) -> None:
+    monkeypatch.delenv("PROGIDIFF_SEGMENTER")
+    missing = str(tmp_path / "scan.nii.gz")
+    where = ["--prompt", "liver tumor", "--model", model, "--output", str(tmp_path / "out")]
+    expected = {"embedded": (2, "draws organs only"), "no such model": (1, "no model")}[model]
+    assert main([*command, missing, *where]) == expected[0]
+    assert expected[1] in capsys.readouterr().err
+
+
 def test_debug_adds_the_traceback(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert segment(scan, tmp_path / "out", "--proposals", "0", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err

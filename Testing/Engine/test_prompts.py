@@ -113,7 +113,7 @@ REFUSED = {
     "liver lung": "“lung”",
     "liver, flurbinator and spleen": "“flurbinator”",
     "liver tumor": "draws organs only, not findings in them such as “liver tumor”",
-    "liver and tumor": "in which organ “tumor” lies",
+    "liver and tumor": "in which organ to look for “tumor”",
     "hepatic vein": "“hepatic vein”",
     "gastric xyzzy": "“gastric xyzzy”",
     "superior vena cava": "inferior vena cava",

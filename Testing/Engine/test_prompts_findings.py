@@ -37,6 +37,25 @@ UNDERSTOOD = {
     "lesiones hepáticas": ["liver_tumor"],
     "tumor pancreático": ["pancreas_tumor"],
     "masa renal derecha": ["right_kidney_tumor"],
+    # One word for a list of organs.
+    "tumors of the liver and pancreas": ["liver_tumor", "pancreas_tumor"],
+    "tumors of the liver, the pancreas, and the kidneys": ["liver_tumor", "pancreas_tumor", *OF_KIDNEYS],
+    "lesions in the left kidney and in the liver": ["left_kidney_tumor", "liver_tumor"],
+    "tumors of the left and right kidney": OF_KIDNEYS,
+    "hepatic, pancreatic and left renal masses": ["liver_tumor", "pancreas_tumor", "left_kidney_tumor"],
+    "hepatische und renale Tumoren": ["liver_tumor", *OF_KIDNEYS],
+    "Tumoren der Leber und der Bauchspeicheldrüse": ["liver_tumor", "pancreas_tumor"],
+    "Leber-, Pankreas- und Nierentumoren": ["liver_tumor", "pancreas_tumor", *OF_KIDNEYS],
+    "métastases du foie et du pancréas": ["liver_tumor", "pancreas_tumor"],
+    "tumores hepáticos y pancreáticos": ["liver_tumor", "pancreas_tumor"],
+    # Organs that stand beside a finding without being its own.
+    "liver tumor and pancreas": ["liver_tumor", "pancreas"],
+    "tumors of the liver, and the spleen": ["liver_tumor", "spleen"],
+    "tumor of the liver, pancreas": ["liver_tumor", "pancreas"],
+    "tumor of the liver and the liver": ["liver_tumor", "liver"],
+    "tumors of the liver and pancreas, spleen": ["liver_tumor", "pancreas_tumor", "spleen"],
+    "tumors of the liver and pancreatic tumors": ["liver_tumor", "pancreas_tumor"],
+    "spleen and hepatic and pancreatic lesions": ["spleen", "liver_tumor", "pancreas_tumor"],
 }
 OF_NO_MODEL = [
     "splenic lesion",
@@ -72,6 +91,19 @@ def test_the_phrase_is_what_was_typed() -> None:
     liver, tumor = parse_prompt("liver and tumor of the left kidney", FINDINGS)
     assert (liver.text, tumor.text) == ("segment the liver", "segment the tumor of the left kidney")
     assert (tumor.phrase, tumor.side) == ("tumor of the left kidney", "left")
+
+
+def test_the_text_names_one_finding_of_a_list() -> None:
+    liver, pancreas = parse_prompt("tumors of the liver and pancreas", FINDINGS)
+    assert (liver.text, pancreas.text) == ("segment the tumors of the liver", "segment the pancreas tumor")
+    assert pancreas.phrase == "tumors of the liver and pancreas"
+    liver, pancreas = parse_prompt("Leber- und Pankreastumoren", FINDINGS)
+    assert (liver.text, pancreas.text) == ("segment the liver tumor", "segment the Pankreastumoren")
+
+
+def test_a_list_of_findings_is_refused_for_the_one_that_no_model_draws() -> None:
+    with pytest.raises(PromptError, match="“tumors of the liver and the spleen” is not among the findings"):
+        parse_prompt("tumors of the liver and the spleen", FINDINGS)
 
 
 @pytest.mark.parametrize("prompt", UNDERSTOOD)

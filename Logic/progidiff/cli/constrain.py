@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draws proposals that keep every promise exactly."""
     steering.check_options(options)
-    target = steering.one_target(options.prompt)
+    target = steering.one_target(options.prompt, options.model)
     volume = read_input(options)
     promises = _promises(options, target, volume.grid)
     promises.check(volume.grid)

@@ -46,12 +46,11 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Checks all that can be checked before the model is loaded, then segments and writes."""
-    from progidiff.prompts import organ_table, parse_prompt
     from progidiff.proposals import write_results
-    from progidiff.segmenter_factory import load_segmenter
+    from progidiff.segmenter_factory import load_segmenter, targets_of
 
     check_numbers(options.proposals, options.steps, options.seed)
-    parse_prompt(options.prompt, organ_table().finding_ids)
+    targets_of(options.prompt, options.model)
     check_output(options.output)
     volume = read_input(options)
     segmenter = load_segmenter(options.model, options.device, options.adapter)

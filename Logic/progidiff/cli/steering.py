@@ -54,16 +54,16 @@ def add_steering_arguments(parser: argparse.ArgumentParser, strength: float) -> 
     add_drawing_arguments(parser)
 
 
-def one_target(prompt: str) -> Target:
-    """The organ to steer.
+def one_target(prompt: str, model: str) -> Target:
+    """The organ, or the finding that the model draws, to steer.
 
     Raises:
-        PromptError: none is named.
-        UsageError: several are.
+        PromptError, ModelError: see `targets_of`.
+        UsageError: several are named.
     """
-    from progidiff.prompts import organ_table, parse_prompt
+    from progidiff.segmenter_factory import targets_of
 
-    targets = parse_prompt(prompt, organ_table().finding_ids)
+    targets = targets_of(prompt, model)
     if len(targets) > 1:
         names = ", ".join(target.name for target in targets)
         raise UsageError(f"The prompt names several organs ({names}).", "Steer one at a time.")

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draws proposals around the mask, farther from it the greater the strength."""
     steering.check_options(options)
-    target = steering.one_target(options.prompt)
+    target = steering.one_target(options.prompt, options.model)
     volume = read_input(options)
     parent = steering.read_parent(options.mask, target, volume.grid, options.label)
     region = steering.region_of(options, volume.grid)

@@ -16,27 +16,36 @@ from progidiff.prompts.organ_table import name_key, name_keys, organ_table
 from progidiff.prompts.recognise import Entry, Token, meaning
 
 
-def join_findings(tokens: list[Token], drawn: Collection[str]) -> list[Token]:
-    """The tokens, each finding joined with its organ.
+def join_findings(prompt: str, tokens: list[Token], drawn: Collection[str]) -> list[Token]:
+    """The tokens, each finding joined with its organ, or with all organs of a list.
 
     Args:
+        prompt: what was typed.
         tokens: of the whole prompt.
         drawn: ids of the findings that can be drawn; their tokens become "organs", others "finding".
     """
-    tokens = [_compound(token, drawn) for token in tokens]
+    tokens = _compounds(prompt, tokens, drawn)
     joined: set[int] = set()
     for index, token in enumerate(tokens):
         if not is_finding_word(token):
             continue
         place = _organ_place(tokens, index)
         if place is not None:
-            entry = _entry(_organs(tokens[place]), token.key in _keys(vocabulary.TUMORS), drawn)
-            start = min(token.start, tokens[place].start)
-            tokens[place] = Token(entry, start, max(token.stop, tokens[place].stop), tokens[place].key)
+            is_tumor = token.key in _keys(vocabulary.TUMORS)
+            others = _listed_after(prompt, tokens, place) if place > index else _listed_before(tokens, place)
+            tokens[place] = _joined(tokens[place], token, is_tumor, drawn)
+            for at in others:
+                shared = _joined(tokens[at], token, is_tumor, drawn)
+                tokens[at] = replace(shared, entry=replace(shared.entry, shared=True))
             between = range(min(index, place) + 1, max(index, place))
             joined.update(at for at in between if tokens[at].key in _keys(vocabulary.FINDING_KINDS))
             joined.add(index)
     return [token for index, token in enumerate(tokens) if index not in joined]
+
+
+def _joined(organ: Token, finding: Token, is_tumor: bool, drawn: Collection[str]) -> Token:
+    entry = _entry(_organs(organ), is_tumor, drawn)
+    return Token(entry, min(finding.start, organ.start), max(finding.stop, organ.stop), organ.key)
 
 
 def is_finding_word(token: Token) -> bool:
@@ -84,10 +93,74 @@ def _organ_place(tokens: list[Token], index: int) -> int | None:
     if before >= 0 and tokens[before].is_side:  # "kidney on the left tumor"
         while before >= 0 and (tokens[before].is_side or tokens[before].key in links):
             before -= 1
-    after = index + 1
-    while after < len(tokens) and (tokens[after].is_side or tokens[after].key in links | kinds):
-        after += 1
+    after = _described(tokens, index + 1)
     return next((at for at in (before, after) if 0 <= at < len(tokens) and _organs(tokens[at])), None)
+
+
+def _described(tokens: list[Token], at: int) -> int:
+    """Where the noun stands, from `at` on, after articles and sides: "of the left and right kidney"."""
+    passed = _keys(vocabulary.FINDING_LINKS) | _keys(vocabulary.FINDING_KINDS)
+    while at < len(tokens):
+        between_sides = tokens[at].kind == "and" and all(
+            t.is_side for t in (tokens[at - 1], *tokens[at + 1 :][:1])
+        )
+        if not (between_sides or tokens[at].is_side or tokens[at].key in passed):
+            break
+        at += 1
+    return at
+
+
+def _listed_after(prompt: str, tokens: list[Token], place: int) -> list[int]:
+    """The other organs of a list that begins at `place`: "tumors of the liver and pancreas".
+
+    The list ends with what "and" joins: in "mass of the pancreas, spleen" and "tumors of the liver, and the
+    spleen" there is none, and the spleen is an organ of its own.
+    """
+    listed, confirmed, at = [place], 1, place
+    while True:
+        first = _described(tokens, at + 1)
+        stop = first
+        while stop < len(tokens) and (tokens[stop].kind == "and" or _is_comma(prompt, tokens[stop])):
+            stop += 1
+        kinds = [token.kind for token in tokens[first:stop]]
+        at = _described(tokens, stop)
+        if not kinds or not _continues_list(tokens, listed, at) or ("break" in kinds and confirmed > 1):
+            break
+        if "and" in kinds and (kinds[0] == "and" or len(listed) > 1):
+            confirmed = len(listed) + 1
+        listed.append(at)
+    return listed[1:confirmed]
+
+
+def _continues_list(tokens: list[Token], listed: list[int], at: int) -> bool:
+    """Whether another organ stands there without a finding of its own, and not one that is listed already."""
+    if at >= len(tokens) or not _organs(tokens[at]):
+        return False
+    following = next((t for t in tokens[at + 1 :] if t.key not in _keys(vocabulary.FINDING_KINDS)), None)
+    repeated = any(_organs(tokens[at]) == _organs(tokens[other]) for other in listed)
+    return not repeated and not (following and is_finding_word(following))
+
+
+def _is_comma(prompt: str, token: Token) -> bool:
+    return token.kind == "break" and prompt[token.start] == ","
+
+
+def _listed_before(tokens: list[Token], place: int) -> list[int]:
+    """Adjectives before the organ at `place` that lack a noun otherwise: "hepatic and pancreatic lesions"."""
+    listed: list[int] = []
+    at = place
+    while True:
+        at -= 1
+        while at > 0 and (tokens[at].is_side or tokens[at].key in _keys(vocabulary.FINDING_KINDS)):
+            at -= 1
+        before = at
+        while before > 0 and tokens[before].kind in ("and", "break"):
+            before -= 1
+        is_adjective = tokens[before].entry.adjective or tokens[before].kind == "unknown"
+        if before == at or not is_adjective or not _organs(tokens[before]):
+            return listed
+        listed.append(before)
+        at = before
 
 
 def _organs(token: Token) -> tuple[str, ...]:
@@ -104,17 +177,38 @@ def _entry(organs: tuple[str, ...], is_tumor: bool, drawn: Collection[str]) -> E
     return Entry("organs", known) if known else Entry("finding", ids)
 
 
-def _compound(token: Token, drawn: Collection[str]) -> Token:
-    """German puts the organ and the finding in one word: "Lebertumor", "Nierenzysten"."""
+def _compounds(prompt: str, tokens: list[Token], drawn: Collection[str]) -> list[Token]:
+    """German puts the organ and the finding in one word: "Lebertumor", "Leber- und Nierenzysten"."""
+    tokens = list(tokens)
+    for index, token in enumerate(tokens):
+        found = _compound(token)
+        if found is None:
+            continue
+        organs, is_tumor = found
+        tokens[index] = replace(token, entry=_entry(organs, is_tumor, drawn))
+        at = index
+        while at > 1 and tokens[at - 1].kind in ("and", "break") and _ends_in_hyphen(prompt, tokens[at - 2]):
+            at -= 2
+            entry = _entry(_organs(tokens[at]), is_tumor, drawn)
+            tokens[at] = replace(tokens[at], entry=replace(entry, shared=True), stop=token.stop)
+    return tokens
+
+
+def _ends_in_hyphen(prompt: str, token: Token) -> bool:
+    return bool(_organs(token)) and prompt[token.stop : token.stop + 1] == "-"
+
+
+def _compound(token: Token) -> tuple[tuple[str, ...], bool] | None:
+    """Ids of the organs and whether the finding is a tumor; None if the word is no such compound."""
     if token.kind != "unknown":
-        return token
+        return None
     for endings, is_tumor in ((vocabulary.TUMOR_ENDINGS, True), (vocabulary.OTHER_FINDING_ENDINGS, False)):
         for ending in sorted(_keys(endings), key=len, reverse=True):
             stem = token.key.removesuffix(ending)
             entry = meaning(stem) or meaning(stem.removesuffix("n"))
             if stem != token.key and entry and entry.kind == "organs":
-                return replace(token, entry=_entry(entry.value, is_tumor, drawn))
-    return token
+                return entry.value, is_tumor
+    return None
 
 
 @lru_cache(maxsize=8)

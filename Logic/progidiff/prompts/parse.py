@@ -25,12 +25,13 @@ _SEPARATED_GAPS = (*_GAPS, "and", "break")
 
 @dataclass(frozen=True)
 class _Mention:
-    """Organs named at one place of the prompt, characters `start` to `stop`."""
+    """Organs named at one place of the prompt, characters `start` to `stop`; `shared`: with others' words."""
 
     organs: tuple[str, ...]
     start: int
     stop: int
     excluded: bool
+    shared: bool = False
 
 
 def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
@@ -49,7 +50,7 @@ def parse_prompt(prompt: str, findings: Collection[str] = ()) -> list[Target]:
         FindingError: it asks for a finding that is not in `findings`.
     """
     prompt = _checked(prompt)
-    tokens = join_findings(recognise(prompt), findings)
+    tokens = join_findings(prompt, recognise(prompt), findings)
     _refuse_findings(prompt, tokens, findings)
     unknown = list(dict.fromkeys(_unknown_words(prompt, tokens)))
     if unknown:
@@ -70,11 +71,11 @@ def _refuse_findings(prompt: str, tokens: list[Token], drawn: Collection[str]) -
         if token.kind == "finding":
             first = tokens[_start_of_description(tokens, index)]
             named = prompt[min(first.start, token.start) : token.stop]
-            raise finding_error(_shortened(named), token.entry.value, drawn)
+            raise finding_error(_shortened(named, 80), token.entry.value, drawn)
     for token in tokens:
         if is_finding_word(token):
             raise PromptError(
-                f"The prompt does not say in which organ “{prompt[token.start : token.stop]}” lies.",
+                f"The prompt does not say in which organ to look for “{prompt[token.start : token.stop]}”.",
                 "Name both, for example “liver tumor”; or ask for an organ.",
             )
 
@@ -222,7 +223,7 @@ def _mention(token: Token, sides: list[Token], excluded: bool) -> _Mention:
     )
     start = min(part.start for part in (token, *sides))
     stop = max(part.stop for part in (token, *sides))
-    return _Mention(organs, start, stop, excluded)
+    return _Mention(organs, start, stop, excluded, token.entry.shared)
 
 
 def _side_alone(tokens: list[Token], index: int, excluded: bool) -> _Mention:
@@ -315,7 +316,7 @@ def _target(prompt: str, organ_id: str, mention: _Mention, whole_prompt: bool) -
     closing = prompt.startswith(")", mention.stop) and "(" in prompt[mention.start : mention.stop]
     phrase = prompt[mention.start : mention.stop + closing]
     # Words that name several organs ("kidneys") would not tell the text encoder which one is meant.
-    name = phrase if len(mention.organs) == 1 else organ.name
+    name = phrase if len(mention.organs) == 1 and not mention.shared else organ.name
     text = prompt if whole_prompt else f"segment the {name}"
     return Target(organ.id, organ.name, organ.side, phrase, text)
 

@@ -45,11 +45,15 @@ _PIECES = re.compile(
 
 @dataclass(frozen=True)
 class Entry:
-    """What a word or phrase means; an adjective needs a noun that is not another structure's."""
+    """What a word or phrase means; an adjective needs a noun that is not another structure's.
+
+    Of "tumors of the liver and pancreas" the second entry is `shared`: its words name the first organ too.
+    """
 
     kind: Kind
     value: tuple[str, ...] = ()
     adjective: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True)
