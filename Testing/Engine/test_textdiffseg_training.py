@@ -229,6 +229,21 @@ def test_ablations_train(without: Without) -> None:
     assert torch.isfinite(total)
 
 
+def test_words_alone_teach_which_organ_and_whether_a_lesion_in_it_is_meant() -> None:
+    stage = TextDiffSegStage(tiny_pipeline(), volumes(lesions=1.0))
+    optimizer = torch.optim.Adam(stage.parameters(), 3e-3)
+    with torch.no_grad():
+        before = float(stage.words_loss(np.random.default_rng(9)))
+    for step in range(150):
+        loss = stage.words_loss(np.random.default_rng(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    stage.eval()
+    with torch.no_grad():
+        assert float(stage.words_loss(np.random.default_rng(9))) < 0.5 * before
+
+
 def test_frozen_parts_stay_frozen_and_without_dropout() -> None:
     frozen = ("text_encoder", "label_autoencoder", "text_fusion")
     stage = TextDiffSegStage(tiny_pipeline(), volumes(), frozen).train()
@@ -236,7 +251,7 @@ def test_frozen_parts_stay_frozen_and_without_dropout() -> None:
     assert stage.denoiser.training
     trained = {name.split(".")[0] for name, p in stage.named_parameters() if p.requires_grad}
     assert trained == {"image_encoder", "denoiser", "refiner"}
-    losses = {"denoising", "decoded", "refined", "organs", "evidence"}
+    losses = {"denoising", "decoded", "refined", "organs", "evidence", "words"}
     assert set(stage(2, np.random.default_rng(0))) == losses
 
 

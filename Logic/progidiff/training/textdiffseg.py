@@ -22,6 +22,7 @@ from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 from progidiff.training.wording import Wording
 
 _LATENT_NOISE = 0.1  # nearby latents shall decode alike
+_WORDINGS = 16  # prompts a step that teach what words ask for; without an image they cost little
 _EMPTY_LOGIT = -20.0  # certainly outside
 
 
@@ -69,7 +70,27 @@ class TextDiffSegStage(Stage):
         pieces = self.volumes.batch(batch, rng).to(device)
         prompts = self.wording.draw(pieces.asked, rng)
         text = encode_text(self.tokenizer, self.text_encoder, prompts, enabled=self.with_text)
-        return self.losses(pieces, text)
+        losses = self.losses(pieces, text)
+        query = self.image_encoder.query
+        if self.with_text and query is not None and query.weight.requires_grad:
+            losses["words"] = 0.2 * self.words_loss(rng)
+        return losses
+
+    def words_loss(self, rng: np.random.Generator) -> Tensor:
+        """What prompts ask of the image encoder's heads: which organ, and whether it or a lesion in it.
+
+        Evidence would teach that too, but as long as the lesion head sees nothing it teaches that lesions lie
+        wherever nothing is.
+        """
+        table = organ_table()
+        entries = [*table.organs, *(table.findings if self.volumes.lesions else ())]
+        drawn = [entries[n] for n in rng.choice(len(entries), _WORDINGS)]
+        prompts = self.wording.draw(torch.tensor([entry.label for entry in drawn]), rng)
+        text = encode_text(self.tokenizer, self.text_encoder, prompts).mean
+        organ = torch.tensor([table.by_id(e.within or e.id).label for e in drawn], device=text.device)
+        lesion = torch.tensor([float(bool(e.within)) for e in drawn], device=text.device)
+        choice, meant = self.image_encoder.query(text).float(), self.image_encoder.gate(text).float()[:, 0]
+        return F.cross_entropy(choice, organ) + F.binary_cross_entropy_with_logits(meant, lesion)
 
     def losses(self, pieces: VolumeBatch, text: PromptTokens) -> Losses:
         """All losses of one batch with its embedded prompts."""
