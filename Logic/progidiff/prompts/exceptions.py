@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from progidiff.prompts import vocabulary
 from progidiff.prompts.organ_table import organ_table
 from progidiff.prompts.recognise import Token
 
 _OPENING = ":([{"
 _SENTENCE_ENDS = ".?!。"
+_ONLY = frozenset(vocabulary.ONLY.split())
 
 
 def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
@@ -15,7 +17,8 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
     An exception lasts to the end of its sentence, or until "but", or until the next command, unless the
     command is what is negated ("do not segment the liver, segment the spleen"), or until all organs are named
     ("without the liver: everything"), or to the end of what is put in between ("the liver, no spleen, and the
-    pancreas"). "But" begins one where several organs are named before it ("all but the liver").
+    pancreas"), or until "only" after a comma ("not the liver, only the spleen"). "But" begins one where
+    several organs are named before it ("all but the liver").
     """
     result = []
     excluding = named = False  # named: the exception has said what it takes out
@@ -23,7 +26,7 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
     for index, token in enumerate(tokens):
         if token.kind == "except" or (token.kind == "but" and not excluding and organs_before > 1):
             excluding, named = True, False
-        elif token.kind == "but" or (named and (token.kind == "command" or _names_all(token))):
+        elif token.kind == "but" or (named and _begins_anew(tokens, index)):
             excluding = False
         elif token.kind == "organs" or token.is_side:
             named = True
@@ -34,6 +37,13 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
             organs_before += _organs_named(token)
         result.append(excluding)
     return result
+
+
+def _begins_anew(tokens: list[Token], index: int) -> bool:
+    """Whether a token after what is taken out begins what is asked for: a command, "everything", ", only"."""
+    token = tokens[index]
+    after_comma = index > 0 and tokens[index - 1].kind == "break"
+    return token.kind == "command" or _names_all(token) or (after_comma and token.key in _ONLY)
 
 
 def _ends(sign: str, named: bool, last: Token) -> bool:

@@ -32,6 +32,8 @@ EXCEPT = """
 """
 # A contrast: begins an exception after several organs ("all but the liver"), ends the one it stands in.
 BUT = "but besides sondern sino pero mais aber sed"
+# After a comma it ends an exception: "not the liver, only the spleen".
+ONLY = "only just nur bloss seulement uniquement solo solamente unicamente"
 # "All" is everything only where nothing else is named: "all of the liver" is the liver.
 ALL = "all every each alle sämtliche tout tous toute toutes todo todos toda todas omnes"
 
