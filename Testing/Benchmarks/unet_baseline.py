@@ -19,10 +19,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from progidiff.cli.ids import listed
 from progidiff.cli.main import main as progidiff
 from progidiff.cli.main import report
 from progidiff.errors import CasesError, ProGiDiffError
-from progidiff.training.cases import Case, find_cases
+from progidiff.training.cases import Case, labelled_cases
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def read_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, l
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of the training run")
     parser.add_argument("--predictions", type=Path, required=True, help="folder for CASE.nii.gz")
-    parser.add_argument("--cases", default="", help="ids to predict, joined by commas")
+    parser.add_argument("--cases", default="", help="ids to predict, joined by commas, or a file")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options, rest = parser.parse_known_args(arguments)
     return options, ["--data", *map(str, options.data), "--device", options.device, *rest]
@@ -70,10 +71,8 @@ def predict(options: argparse.Namespace) -> None:
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
     """The labelled cases that were named, or those that the run kept aside."""
     record = json.loads((options.output / "training_data.json").read_text(encoding="utf-8"))
-    wanted = set(options.cases.split(",")) if options.cases else set(record["kept_aside"])
-    found = [case for folder in options.data for case in find_cases(folder)]
-    # Training writes "-" for the "/" of an id.
-    cases = [c for c in found if c.has_image and c.has_label and {c.id, c.id.replace("/", "-")} & wanted]
+    wanted = set(listed(options.cases) or record["kept_aside"])
+    cases = [case for case in labelled_cases(options.data) if case.has_image and case.id in wanted]
     if not cases:
         raise CasesError("There is no case to predict.", "Give --fold, --exclude or --cases.")
     return cases

@@ -190,6 +190,9 @@ def test_nothing_to_find(tmp_path: Path) -> None:
         find_cases(tmp_path)
     with pytest.raises(CasesError, match="no folder"):
         find_cases(tmp_path / "missing")
+    (tmp_path / "set" / "imagesTr").mkdir(parents=True)
+    with pytest.raises(CasesError, match="no dataset"):
+        find_cases(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(CasesError, match="cannot be read"):
         find_cases(tmp_path)

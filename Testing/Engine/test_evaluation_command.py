@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,48 @@ def test_cases_and_organs_can_be_chosen(data: Path, tmp_path: Path) -> None:
     cohort = report_of(tmp_path / "out")["cohorts"]["BTCV CT"]
     assert cohort["cases"] == ["btcv_0002"]
     assert list(cohort["organs"]) == ["spleen", "liver"]
+
+
+def test_a_list_of_cases_may_be_longer_than_the_name_of_a_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = ",".join(f"btcv_{number:04}" for number in range(1, 60))
+    assert main(["evaluate", str(data), "--output", str(tmp_path / "out"), "--cases", many]) == 1
+    assert "no labelled case btcv_0004" in capsys.readouterr().err
+
+
+def test_cases_of_two_data_sets_with_the_same_ids_are_both_measured(data: Path, tmp_path: Path) -> None:
+    """Under the ids that training gives them, so that its list of cases kept aside can be taken."""
+    other = Path(shutil.copytree(data, tmp_path / "other"))
+    (tmp_path / "kept_aside.txt").write_text("ct-btcv_0001\nother-btcv_0001\n")
+    base = ["evaluate", str(data), str(other), "--output", str(tmp_path / "out")]
+    assert main([*base, "--cases", str(tmp_path / "kept_aside.txt")]) == 0
+    (cohort,) = report_of(tmp_path / "out")["cohorts"].values()
+    assert cohort["cases"] == ["ct-btcv_0001", "other-btcv_0001"]
+    assert main(["evaluate", str(data), str(data), "--output", str(tmp_path / "twice")]) == 1
+
+
+def test_cases_that_the_model_learnt_from_are_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("progidiff.pipelines.model_folder.check_model_folder", lambda folder: None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "training_data.json").write_text('{"cases": ["btcv_0002", "btcv_0077"]}')
+    base = ["evaluate", str(data), "--model", str(tmp_path / "model"), "--output"]
+    assert main([*base, str(tmp_path / "a"), "--cases", "btcv_0001"]) == 0
+    assert "No measure of new patients" not in (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+    assert main([*base, str(tmp_path / "b"), "--cases", "btcv_0002"]) == 0
+    assert "the model learnt from btcv_0002\n" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
+    joined = [
+        "evaluate",
+        "--output",
+        str(tmp_path / "all"),
+        "--join",
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+    ]
+    assert main(joined) == 0
+    assert capsys.readouterr().out.count("the model learnt from btcv_0002\n") == 2
 
 
 def test_folds_are_joined_and_a_baseline_put_beside(data: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from progidiff.cli import train_textdiffseg
 from progidiff.cli.main import main
 from progidiff.errors import Cancelled, CasesError, ModelError, OutputError, UsageError
+from progidiff.evaluation.learnt import learnt_cases
 from progidiff.model_list import card_summary
 from progidiff.pipelines.registry import load_pipeline
 from progidiff.pipelines.textdiffseg.build import Without
@@ -57,7 +58,7 @@ def test_a_run_resumes_and_ends_as_a_model_folder(tmp_path: Path) -> None:
     folder = second.save()
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| image_encoder | 2 |" in card and "| textdiffseg | 3 |" in card
-    assert packed_case().id in card
+    assert packed_case().id in card and learnt_cases(str(folder)) == {packed_case().id}
     said = card_summary(folder / "README.md")
     assert "tumors" in said and "arXiv" not in said, "the panel shows it to clinicians"
     loaded = load_pipeline(folder)
@@ -357,6 +358,17 @@ def test_a_resumed_command_takes_the_cases_it_began_with(
     capsys.readouterr()
     assert command() == 1
     assert "“a” is not in" in capsys.readouterr().err
+
+
+def test_what_the_locator_of_the_run_was_kept_from_does_not_teach(
+    tmp_path: Path, command: Callable[..., int]
+) -> None:
+    """The cache is shared with the runs of other folds."""
+    pack(tmp_path / "cache", "a", "b", "c")
+    record = {"cases": ["a", "b"], "painted": [], "phantoms": {"count": 0, "first_seed": 1000}}
+    write_json(tmp_path / "run" / "training_data.json", {**record, "kept_aside": ["c"]})
+    assert command() == 0
+    assert taught(tmp_path) == ["a", "b"]
 
 
 def test_what_was_painted_from_an_excluded_case_is_excluded(

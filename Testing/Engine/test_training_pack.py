@@ -164,6 +164,17 @@ def test_a_damaged_image_is_named(data: Path, tmp_path: Path) -> None:
     assert type(caught.value).__name__ in ("VolumeError", "CasesError")
 
 
+def test_all_damaged_cases_are_named_at_once_and_the_others_are_packed(tmp_path: Path) -> None:
+    folder = write_cases(tmp_path / "broken", images=3, label_maps=0)
+    for number in (0, 2):
+        file = folder / f"case_{number}_image.nii.gz"
+        file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(CasesError, match="--exclude case_0,case_2 to") as caught:
+        packed(folder, tmp_path / "cache")
+    assert "case_0 (" in caught.value.message and "case_1" not in caught.value.message
+    assert [path.name for path in (tmp_path / "cache").glob("*.npz")] == ["CT__case_1.npz"]
+
+
 def test_phantoms_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = pack.pack_phantoms(small_phantoms(3), tmp_path)
     assert [c.id for c in first] == ["phantom_1000", "phantom_1001", "phantom_1002"]

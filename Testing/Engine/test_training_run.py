@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from progidiff.cli.main import main
+from progidiff.cli.train import _stop_on_signals
 from progidiff.errors import Cancelled, CasesError, DeviceError, ModelError, OutputError, UsageError
 from progidiff.segmenter import Segmenter
 from progidiff.training.assemble import assemble, load_pipeline
@@ -317,6 +318,8 @@ def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
         str(data),
         "--fold",
         "1/2",
+        "--exclude",
+        "case_2",
         "--cache",
         str(tmp_path / "c"),
     ]
@@ -327,7 +330,8 @@ def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
     record = json.loads(
         (tmp_path / "run" / "progidiff-smoke-test" / "training_data.json").read_text(encoding="utf-8")
     )
-    assert record["kept_aside"] == ["case_0"] and (tmp_path / "c" / "CT__case_1.npz").is_file()
+    assert (tmp_path / "run" / "kept_aside.txt").read_text(encoding="utf-8") == "case_0\n"  # of the fold
+    assert record["kept_aside"] == ["case_0", "case_2"] and (tmp_path / "c" / "CT__case_1.npz").is_file()
 
 
 def test_minutes_limit_a_stage(tmp_path: Path) -> None:
@@ -335,6 +339,17 @@ def test_minutes_limit_a_stage(tmp_path: Path) -> None:
     assert command(tmp_path, "encoder", "--config", str(config), "--minutes", "0.01") == 0
     summary = stage_summary(tmp_path / "run" / "encoder")
     assert summary is not None and 0 < summary["steps"] < 10**5
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches the training from the terminal, and again from `accelerate launch`."""
+    with _stop_on_signals() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stopped()
+        monkeypatch.setattr("progidiff.cli.train._SECONDS_OF_ONE_STOP", -1.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.ids import listed
 from progidiff.errors import CasesError, UsageError
 from progidiff.output_folder import check_output
 from progidiff.quality import check_numbers
@@ -55,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         1 if a case could not be measured, which the report then says.
     """
     from progidiff.evaluation import write_report
+    from progidiff.evaluation.learnt import learnt_cases
     from progidiff.evaluation.records import read_report
 
     _check_options(options)
@@ -67,6 +69,9 @@ def run(options: argparse.Namespace) -> int:
     for case, reason in failures.items():
         print(f"Not measured: {case}: {reason}")
     _require_figures(records)
+    learnt = set() if options.predictions else learnt_cases(options.model)
+    learnt &= {record.case for record in evaluation.records}
+    learnt.update(case for fold in joined for case in fold.get("learnt_from", []))
     report = write_report(
         records,
         _common_settings(evaluation, joined),
@@ -74,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         command=shlex.join(["progidiff", *sys.argv[1:]]),
         baseline=baseline,
         failures=failures,
+        learnt_from=sorted(learnt),
     )
     _print_summary(report, options.output)
     return 1 if failures else 0
@@ -125,12 +131,10 @@ def _model(options: argparse.Namespace) -> Segmenter | LabelMapPredictor:
 def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
     """The labelled cases of the data folders that were asked for, then the phantoms."""
     from progidiff.evaluation import PhantomCase
-    from progidiff.training.cases import find_cases
+    from progidiff.training.cases import labelled_cases
 
-    found: list[EvaluationCase] = [
-        case for folder in options.data for case in find_cases(folder) if case.has_image and case.has_label
-    ]
-    wanted = _listed(options.cases)
+    found: list[EvaluationCase] = [case for case in labelled_cases(options.data) if case.has_image]
+    wanted = listed(options.cases)
     unknown = sorted(set(wanted) - {case.id for case in found})
     if unknown:
         raise CasesError(
@@ -160,20 +164,12 @@ def _require_figures(records: Sequence[CaseRecord]) -> None:
         )
 
 
-def _listed(text: str) -> list[str]:
-    """Words joined by commas, or the lines of the file of that name."""
-    path = Path(text)
-    if text and path.is_file():
-        text = ",".join(path.read_text(encoding="utf-8").splitlines())
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _organ_ids(text: str) -> list[str]:
     from progidiff.prompts import organ_table
     from progidiff.prompts.organ_table import name_key
 
     organs = []
-    for name in _listed(text):
+    for name in listed(text):
         finding = (f for f in organ_table().findings if name_key(name) in (name_key(f.id), name_key(f.name)))
         organ = organ_table().by_name(name) or next(finding, None)
         if organ is None:
@@ -219,4 +215,6 @@ def _print_summary(report: Json, output: Path) -> None:
                 print(
                     f"{name}, {group}: consensus {mean:.3f}, single {single:.3f}, n = {row['consensus']['n']}"
                 )
+    if report["learnt_from"]:
+        print(f"No measure of new patients: the model learnt from {', '.join(report['learnt_from'])}")
     print(f"Report in {output / 'report.md'}")

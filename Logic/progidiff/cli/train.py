@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from progidiff.cli import train_textdiffseg
+from progidiff.cli.ids import listed
 from progidiff.cli.segment import check_output
 from progidiff.errors import UsageError
 
@@ -30,6 +31,7 @@ _SECOND = "textdiffseg"  # the second model, which needs a locator and nothing e
 _STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control", "refiner")
 _WHAT = (*_STAGES, "assemble", "all", _BASELINE, _SECOND)
 _SECONDS_BETWEEN_LINES = 20.0
+_SECONDS_OF_ONE_STOP = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +106,7 @@ def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
         training = kind(
             options.output,
             _configuration(options),
-            DataSelection(tuple(options.data), _ids(options.exclude), options.fold),
+            DataSelection(tuple(options.data), tuple(listed(options.exclude)), options.fold),
             cache=options.cache,
             device=options.device,
             unfrozen=options.unfrozen,
@@ -137,7 +139,7 @@ def _train_second(options: argparse.Namespace, stopped: Callable[[], bool]) -> N
     _quieten_libraries()
     bar = _Bar()
     with bar:
-        ids = _ids(options.exclude)
+        ids = tuple(listed(options.exclude))
         if unclear := unclear_findings(options.data):
             bar.say(f"Not learnt, as their organ is not certain or not labelled: {', '.join(unclear)}")
         bar.say(train_textdiffseg.train(options, ids, bar.case, bar.progress, stopped))
@@ -177,14 +179,6 @@ def _limited(configuration: Configuration, stages: list[str], minutes: float | N
     return configuration.with_minutes(shares)
 
 
-def _ids(text: str) -> tuple[str, ...]:
-    """Ids joined by commas, or from a file with one a line."""
-    path = Path(text)
-    if text and path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def _ended(training: TrainingRun, stage: str, summary: dict[str, Any]) -> str:
     losses = ", ".join(f"{name} {value:.3f}" for name, value in summary["losses"].items())
     return f"{stage}: {summary['steps']} steps, {summary['minutes']:.1f} min, {losses}"
@@ -207,15 +201,20 @@ def _assemble(options: argparse.Namespace) -> None:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM lets the step end and the checkpoint be written; a second does not wait."""
-    asked = threading.Event()
+    """The first Ctrl-C or SIGTERM lets the step end and the checkpoint be written; a later one does not wait.
+
+    `accelerate launch` passes on at once what the terminal has sent already: that is no second one.
+    """
+    asked, first = threading.Event(), math.inf
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
 
     def ask(number: int, frame: object) -> None:
-        if asked.is_set():
+        nonlocal first
+        if time.monotonic() - first > _SECONDS_OF_ONE_STOP:
             raise KeyboardInterrupt
+        first = min(first, time.monotonic())
         asked.set()
 
     previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

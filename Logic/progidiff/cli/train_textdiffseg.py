@@ -40,7 +40,8 @@ def train(
 ) -> str:
     """Trains as long as `--minutes` says, earlier calls included, and writes the model folder.
 
-    Without `--data` the cases teach that the run began with; in a new run all that are packed in `--cache`.
+    Without `--data` the cases teach that the run began with, or its locator did; else all that are packed in
+    `--cache`.
 
     Returns:
         One line to print.
@@ -59,7 +60,7 @@ def train(
     recipe, locator = _recipe(options), read_locator(options.locator or options.output)
     processes = PartialState(cpu=options.device == "cpu")
     with processes.main_process_first():  # the others find all packed
-        cases = _cases(options, exclude, stoppable(on_case, cancelled))
+        cases = _cases(options, exclude, stoppable(on_case, cancelled), processes.is_main_process)
     processes.wait_for_everyone()  # until all have read what the run began with
     if options.fresh and processes.is_main_process:
         _forget(options.output)
@@ -113,20 +114,27 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _cases(
-    options: argparse.Namespace, exclude: tuple[str, ...], on_case: Callable[[str, int, int], None]
+    options: argparse.Namespace,
+    exclude: tuple[str, ...],
+    on_case: Callable[[str, int, int], None],
+    is_main: bool,
 ) -> list[PackedCase]:
     """The cases of `--data`, packed, with phantoms; else the run's own, or all that are packed already."""
     from progidiff.training.configuration import Phantoms
     from progidiff.training.pack import load_cases, pack_cases, pack_phantoms, select_cases
+    from progidiff.training.run import recorded_data
+    from progidiff.training.safeguards import write_kept_aside
     from progidiff.training.textdiffseg_run import recorded_cases
 
     cache = options.cache or options.output / "packed"
     if options.data:
-        chosen, _ = select_cases(options.data, exclude, options.fold)
+        chosen, aside = select_cases(options.data, exclude, options.fold)
+        if is_main:
+            write_kept_aside(options.output, aside, exclude, options.fold)
         return [*pack_cases(chosen, cache, on_case), *pack_phantoms(Phantoms(), cache, on_case)]
     ids = recorded_cases(options.output)
     if ids is None:
-        ids = sorted(note.stem for note in cache.glob("*.json"))
+        ids = recorded_data(options.output) or sorted(note.stem for note in cache.glob("*.json"))
         if unknown := sorted(set(exclude) - set(ids)):
             raise CasesError(
                 f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the packed cases."

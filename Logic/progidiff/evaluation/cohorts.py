@@ -33,7 +33,6 @@ _BY_CONSTRUCTION = "exact by construction (procedural anatomy, no patient)"
 _KNOWN = {
     "btcv_": Cohort("BTCV CT", "drawn by hand (BTCV challenge, portal-venous abdominal CT)"),
     "chaos_t2_": Cohort("CHAOS T2-SPIR MR", "drawn by hand (CHAOS challenge)"),
-    "amos_": Cohort("AMOS", "drawn by hand (AMOS22 challenge)"),
     "totalseg_example": Cohort(
         "TotalSegmentator example CT", "output of TotalSegmentator's model, not hand-drawn"
     ),
@@ -48,6 +47,8 @@ def cohort_of(case_id: str, kind: str, modality: str, labels_by: str = "") -> Co
     """
     if kind == "phantom":
         return Cohort(f"{modality} phantoms", _BY_CONSTRUCTION)
+    if case_id.startswith("amos_"):  # CT and MR
+        return Cohort(f"AMOS {modality}", labels_by or "drawn by hand (AMOS22 challenge)")
     known = next((cohort for prefix, cohort in _KNOWN.items() if case_id.startswith(prefix)), None)
     if known is None:
         return Cohort(f"Own {modality}", labels_by or "not stated")

@@ -80,6 +80,8 @@ def _facts(report: Json) -> str:
         *(_model_line("baseline", model) for model in report["baseline"]),
         f"- {software}",
     ]
+    if learnt := report["learnt_from"]:
+        lines.append(f"- **No measure of new patients**: the model learnt from {', '.join(learnt)}")
     return "\n".join(lines)
 
 

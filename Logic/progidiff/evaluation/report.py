@@ -27,6 +27,7 @@ def write_report(
     command: str,
     baseline: Json | None = None,
     failures: dict[str, str] | None = None,
+    learnt_from: Sequence[str] = (),
 ) -> Json:
     """Writes ``report.json``, ``report.md`` and ``plots/`` into a folder.
 
@@ -36,6 +37,7 @@ def write_report(
         command: the command line, to be repeated.
         baseline: `records.read_report` of another model's evaluation, put beside.
         failures: case id → why it was not measured.
+        learnt_from: those of the cases that the model was trained on.
 
     Returns:
         What ``report.json`` says.
@@ -45,7 +47,7 @@ def write_report(
         OutputError: the folder cannot be written.
     """
     _check(records)
-    report = build_report(records, settings, command, baseline, failures or {})
+    report = build_report(records, settings, command, baseline, failures or {}, learnt_from)
     for name, cohort in report["cohorts"].items():
         members = [record for record in records if record.cohort == name]
         cohort["plots"] = draw_plots(name, cohort, members, output / "plots", _slug(name))
@@ -60,6 +62,7 @@ def build_report(
     command: str,
     baseline: Json | None,
     failures: dict[str, str],
+    learnt_from: Sequence[str],
 ) -> Json:
     """All facts and figures of a report as plain JSON."""
     beside = baseline["records"] if baseline else []
@@ -74,6 +77,7 @@ def build_report(
         "implementation": implementation(settings.tolerance_mm),
         "cohorts": rounded(summarise_cohorts(records, beside)),
         "failures": failures,
+        "learnt_from": list(learnt_from),
         "cases": [record.to_json() for record in records],
     }
 

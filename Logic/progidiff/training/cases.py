@@ -17,8 +17,9 @@ as `finding_names` says. A finding is read only where its organ is labelled too;
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -216,11 +217,41 @@ def find_cases(folder: str | Path, labels: Mapping[int, str] | None = None) -> l
     return sorted(unique, key=lambda case: case.id)
 
 
+def labelled_cases(folders: Sequence[Path]) -> list[Case]:
+    """The cases of several data sets that label an organ, by id, each with an id of its own.
+
+    Ids are made fit for file names ("/" becomes "-"), so that training, predictions and evaluation agree on
+    them; where data sets share an id, it is preceded by the name of the data set's folder.
+
+    Raises:
+        CasesError: as of `find_cases`, or a data set is named twice.
+    """
+    found = [(folder, case) for folder in folders for case in find_cases(folder) if case.has_label]
+    count = Counter(case.id for _, case in found)
+    cases = [
+        replace(case, id=file_name(f"{folder.name}/{case.id}" if count[case.id] > 1 else case.id))
+        for folder, case in found
+    ]
+    names = Counter(case.id for case in cases)
+    if twice := sorted(name for name, times in names.items() if times > 1):
+        raise CasesError(f"Several cases are called “{twice[0]}”.", "Name each data folder once.")
+    return sorted(cases, key=lambda case: case.id)
+
+
+def file_name(case_id: str) -> str:
+    """The id without what a file name cannot hold."""
+    return re.sub(r"[^\w.-]+", "-", case_id)
+
+
 def _walk(folder: Path, labels: Mapping[int, str]) -> Iterable[tuple[Path, Case]]:
     """Cases with the folder each was found in."""
     if (folder / "dataset.json").is_file():
         yield from ((folder, case) for case in _nnunet_cases(folder))
         return
+    if (folder / "imagesTr").is_dir():
+        raise CasesError(
+            f"“{folder}” has imagesTr but no dataset.json.", "Add it: it says which value is which organ."
+        )
     if (folder / "segmentations").is_dir():
         yield folder.parent, _totalsegmentator_case(folder)
         return

@@ -6,19 +6,17 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import zipfile
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from progidiff.errors import CasesError, OutputError, UsageError
+from progidiff.errors import CasesError, OutputError, UsageError, VolumeError
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
-from progidiff.training.cases import Case, find_cases
+from progidiff.training.cases import Case, file_name, find_cases, labelled_cases
 from progidiff.training.configuration import Phantoms
 from progidiff.training.phantom import make_phantom, paint_label_map
 from progidiff.volumes import Volume, normalise, resample
@@ -42,24 +40,15 @@ def select_cases(
         fold: (i, n), 1 ≤ i ≤ n: leaves out every n-th case with an image, beginning with the i-th by id.
 
     Returns:
-        The cases by id (a "/" in an id becomes "-"), and the ids of those kept aside.
+        The cases, named as by `labelled_cases`, and the ids of those kept aside.
 
     Raises:
         CasesError: a folder has no case, none remains, or an id to exclude does not occur.
         UsageError: no such fold.
     """
-    found = [(folder, case) for folder in folders for case in find_cases(folder) if case.has_label]
-    count = Counter(case.id for _, case in found)
-    cases = [
-        replace(case, id=_file_name(f"{folder.name}/{case.id}" if count[case.id] > 1 else case.id))
-        for folder, case in found
-    ]
-    cases.sort(key=lambda case: case.id)
-    names = Counter(case.id for case in cases)
-    if twice := sorted(name for name, times in names.items() if times > 1):
-        raise CasesError(f"Several cases are called “{twice[0]}”.", "Name each data folder once.")
-    aside = {_file_name(case_id) for case_id in exclude}
-    if unknown := sorted(aside - set(names)):
+    cases = labelled_cases(folders)
+    aside = {file_name(case_id) for case_id in exclude}
+    if unknown := sorted(aside - {case.id for case in cases}):
         raise CasesError(f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the data set.")
     aside.update(_held_out(cases, fold))
     kept = [case for case in cases if case.id not in aside]
@@ -97,14 +86,23 @@ def pack_cases(cases: Sequence[Case], cache: Path, on_case: OnCase | None = None
         on_case: for progress.
 
     Raises:
-        CasesError, VolumeError: a case cannot be used; the message names it.
+        CasesError: cases cannot be used; the message names them all, and the others are packed by then.
         OutputError: the cache cannot be written.
     """
-    packed = []
+    packed, unusable = [], {}
     for number, case in enumerate(cases):
         if on_case is not None:
             on_case(case.id, number, len(cases))
-        packed.append(_cached(cache, case.id, _fingerprint(case), lambda case=case: _pack(case)))  # type: ignore[misc]
+        try:
+            packed.append(_cached(cache, case.id, _fingerprint(case), lambda case=case: _pack(case)))  # type: ignore[misc]
+        except (CasesError, VolumeError) as error:
+            unusable[case.id] = error.message.rstrip(".")
+    if unusable:
+        reasons = "; ".join(f"{case_id} ({reason})" for case_id, reason in unusable.items())
+        raise CasesError(
+            f"There are cases that cannot be used: {reasons}.",
+            f"Repair them, or give --exclude {','.join(unusable)} to leave them out.",
+        )
     return packed
 
 
@@ -160,7 +158,7 @@ def load_cases(cache: Path, ids: Collection[str]) -> list[PackedCase]:
 
 def _pack(case: Case) -> PackedCase:
     organs = tuple(sorted(organ_table().by_id(organ).label for organ in case.organs))
-    name = _file_name(case.id)
+    name = file_name(case.id)
     if not case.has_image:
         return pack_case(name, None, case.load_label(), organs, "labels")
     image, label = case.load(findings=True)
@@ -174,7 +172,7 @@ def _paint(case: Case, number: int, name: str) -> PackedCase:
     modality = "MR" if number % 3 == 2 else "CT"
     image = paint_label_map(label, number, modality, case.organs)  # type: ignore[arg-type]
     organs = tuple(sorted(organ_table().by_id(organ).label for organ in case.organs))
-    return pack_case(_file_name(name), normalise(image).array, label, organs, "phantom")
+    return pack_case(file_name(name), normalise(image).array, label, organs, "phantom")
 
 
 def _coarser(label: Volume) -> Volume:
@@ -193,14 +191,14 @@ def _cached(cache: Path, case_id: str, mark: str, make: Callable[[], PackedCase]
     packed = _read(cache, case_id, mark)
     if packed is None:
         packed = make()
-        packed = replace(packed, id=_file_name(case_id))
+        packed = replace(packed, id=file_name(case_id))
         _write(cache, packed, mark)
     return packed
 
 
 def _read(cache: Path, case_id: str, mark: str | None) -> PackedCase | None:
     """The case if it is there, whole and made from just that; `mark` None takes what there is."""
-    note = cache / f"{_file_name(case_id)}.json"
+    note = cache / f"{file_name(case_id)}.json"
     try:
         entry = json.loads(note.read_text(encoding="utf-8"))
         if mark is not None and entry["made_from"] != mark:
@@ -242,7 +240,3 @@ def _fingerprint(case: Case) -> str:
 
 def _digest(*values: object) -> str:
     return hashlib.sha256(repr((_VERSION, *values)).encode()).hexdigest()[:32]
-
-
-def _file_name(case_id: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", case_id)

@@ -2,6 +2,7 @@
 
 RUN/configuration.json      what was asked for
 RUN/training_data.json      cases, phantoms and terms; ends up in the model folder
+RUN/kept_aside.txt          ids of the cases left out, if any: those to be measured
 RUN/packed/                 the packed cases (or elsewhere, shared by several runs)
 RUN/<stage>/                checkpoint.safetensors, losses.jsonl, progress.json while it trains;
                             parts/ and summary.json when it has ended
@@ -38,10 +39,12 @@ from progidiff.training.parts import save_parts
 from progidiff.training.safeguards import (
     checkpoint_step,
     finite_losses,
+    has_ended,
     read_json,
     stoppable,
     time_is_up,
     write_json,
+    write_kept_aside,
     writing,
 )
 from progidiff.training.stages import LOOKED_AT, StageBuilder, stage_folder
@@ -161,7 +164,7 @@ class TrainingRun:
                 module, schedule, folder, on_progress=progress, cancelled=self.cancelled, device=self.device
             )
         step = checkpoint_step(folder)
-        if step < schedule.steps and not progress.expired(schedule):
+        if not has_ended(step, progress.minutes, schedule):
             raise Cancelled(f"Stopped {stage} at step {step}.", "The same command again continues it.")
         if isinstance(module, MaskAutoencoderStage):
             module.set_scaling_factor()
@@ -204,6 +207,8 @@ class TrainingRun:
                     f"{self.folder} was begun with other cases.",
                     "Give the same --data, --exclude and --fold, another --output, or --fresh.",
                 )
+            if self._processes.is_main_process:
+                write_kept_aside(self.folder, aside, selection.exclude, selection.fold)
             packed = pack_cases(cases, cache, on_case)
             painted = pack_paintings(cases, phantoms, cache, on_case)
         elif known is not None:
@@ -270,9 +275,6 @@ class _Progress:
     def minutes(self) -> float:
         return self.before + (self._clock() - self.start) / 60
 
-    def expired(self, schedule: Schedule) -> bool:
-        return time_is_up(self.minutes, schedule)
-
     def __call__(self, report: Report) -> None:
         self._tell(report)
         self.losses = {name: round(value, 4) for name, value in report.losses.items()}
@@ -283,6 +285,20 @@ def stage_summary(folder: Path) -> dict[str, Any] | None:
     """What an ended stage says of itself, None as long as it has not ended."""
     path = folder / "summary.json"
     return read_json(path) if path.is_file() and (folder / "parts").is_dir() else None
+
+
+def recorded_data(folder: Path) -> list[str]:
+    """Ids of all packed cases that the stages of a run learn from, phantoms too; none if it is no run.
+
+    Raises:
+        UsageError: the run's record cannot be read.
+    """
+    path = folder / "training_data.json"
+    if not path.is_file():
+        return []
+    known = read_json(path)
+    first, count = known["phantoms"]["first_seed"], known["phantoms"]["count"]
+    return [*known["cases"], *known["painted"], *(f"phantom_{seed}" for seed in range(first, first + count))]
 
 
 def check_device(device: str) -> None:

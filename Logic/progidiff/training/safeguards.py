@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from progidiff.errors import Cancelled, ModelError, OutputError, UsageError
+from progidiff.training.cases import file_name
 from progidiff.training.loop import Losses, Schedule
 from progidiff.training.pack import OnCase
 
-_TOLERANCE_MINUTES = 0.05  # the clocks of several processes started seconds apart
+_TOLERANCE_MINUTES = 0.05  # the loop's clock starts after the stage's, and minutes are kept rounded
 
 
 def checkpoint_step(folder: Path) -> int:
@@ -38,8 +42,18 @@ def checkpoint_step(folder: Path) -> int:
 
 
 def time_is_up(minutes: float, schedule: Schedule) -> bool:
-    """Whether a stage has had its minutes, on any of several processes."""
+    """Whether a stage has had its minutes."""
     return minutes >= schedule.max_minutes - _TOLERANCE_MINUTES
+
+
+def has_ended(step: int, minutes: float, schedule: Schedule) -> bool:
+    """Whether a stage has had its steps or minutes, in the main process's word: clocks differ.
+
+    All processes must ask, or the others wait for ever.
+    """
+    ended = step >= schedule.steps or time_is_up(minutes, schedule)
+    word = torch.tensor([float(ended)], device=PartialState().device)
+    return bool(broadcast(word)[0] > 0)
 
 
 def read_json(path: Path, remedy: str = "Begin anew with --fresh.") -> dict[str, Any]:
@@ -65,6 +79,28 @@ def write_json(path: Path, values: Any) -> None:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         partial.replace(path)
+
+
+def write_kept_aside(run: Path, aside: Sequence[str], exclude: Collection[str], fold: object) -> None:
+    """List the cases that a run keeps aside, for `progidiff evaluate --cases RUN/kept_aside.txt`.
+
+    Those of a fold are its own alone: what is excluded from all folds would be measured in each of them.
+
+    Args:
+        run: the run's folder.
+        aside: as `pack.select_cases` returns them.
+        exclude, fold: what it was given.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path, excluded = run / "kept_aside.txt", {file_name(case_id) for case_id in exclude}
+    ids = [case_id for case_id in aside if case_id not in excluded] if fold else aside
+    with writing(path):
+        run.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        if ids:
+            path.write_text("\n".join(ids) + "\n", encoding="utf-8")
 
 
 @contextmanager

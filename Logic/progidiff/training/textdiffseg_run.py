@@ -42,8 +42,8 @@ from progidiff.training.loop import Report, Schedule, Stage, train
 from progidiff.training.safeguards import (
     checkpoint_step,
     finite_losses,
+    has_ended,
     read_json,
-    time_is_up,
     write_json,
     writing,
 )
@@ -231,7 +231,7 @@ class TextDiffSegRun:
         if self._processes.is_main_process:
             write_json(folder / "minutes.json", minutes())
         self._processes.wait_for_everyone()
-        if step < schedule.steps and not time_is_up(minutes(), schedule):
+        if not has_ended(step, minutes(), schedule):
             raise Cancelled(f"Stopped {name} at step {step}.", "The same command again continues it.")
         return losses
 
@@ -272,6 +272,7 @@ class TextDiffSegRun:
             with writing(final):
                 save_half(self.pipeline, partial)
                 (partial / "README.md").write_text(card, encoding="utf-8")
+                write_json(partial / "training_data.json", {"cases": [case.id for case in self.cases]})
                 if final.exists():
                     shutil.rmtree(final)
                 partial.rename(final)
