@@ -15,6 +15,7 @@ from progidiff.resources import resources_folder
 EMBEDDED = "embedded"
 """Name under which the model that ships with the project is asked for."""
 EMBEDDED_FOLDER = "progidiff-abdomen-small"
+SHORT_NAMES = {EMBEDDED: EMBEDDED_FOLDER, "textdiffseg": "textdiffseg-abdomen-small"}
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,14 @@ def weights_hash(folder: Path) -> str:
 
 
 def require_model(name: str) -> InstalledModel:
-    """The installed model of that name.
+    """The installed model of that name, or of that short name.
 
     Raises:
         ModelError: there is none; the message lists those there are.
     """
     models = installed_models()
     for model in models:
-        if name in (model.id, str(model.path)):
+        if SHORT_NAMES.get(name, name) in (model.id, str(model.path)):
             return model
     known = ", ".join(model.id for model in models) or "none"
     raise ModelError(f"There is no model {name!r} on this computer.", f"Installed models: {known}.")

@@ -39,7 +39,7 @@ from progidiff.proposals import (
 )
 from progidiff.proposals.regions import bounding_region
 from progidiff.quality import check_numbers, check_quality, steps_for
-from progidiff.segmenter_factory import load_segmenter, targets_of
+from progidiff.segmenter_factory import check_adapter, load_segmenter, targets_of
 from progidiff.steering import CONSTRAIN_STRENGTH, VARY_STRENGTH, Promises, SteerOptions, Voxels
 from progidiff.stopwatch import Stopwatch
 from progidiff.volumes import (
@@ -330,8 +330,9 @@ class Segmenter:
             sets.append(
                 self.propose(prepared, target, proposals, steps, seed, prompt, tick, on_proposal, cancelled)
             )
+        image = replace(volume, modality=prepared.modality)  # as it was read, for the record
         return SegmentationResult(
-            volume, prompt, sets, self.model_id, self.model_hash, self.device, dict(self.stopwatch.seconds)
+            image, prompt, sets, self.model_id, self.model_hash, self.device, dict(self.stopwatch.seconds)
         )
 
     def organ_crop(self, prepared: PreparedVolume, target: Target) -> OrganCrop | None:
@@ -474,6 +475,7 @@ def segment(
     check_numbers(proposals, steps, seed)
     check_quality(quality)
     targets_of(prompt, model)
+    check_adapter(str(adapter), model)
     if output is not None:
         check_output(Path(output))
     volume = input if isinstance(input, Volume) else read_volume(input)

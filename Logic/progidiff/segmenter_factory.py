@@ -51,6 +51,22 @@ def targets_of(prompt: str, model: str) -> list[Target]:
     return parse_prompt(prompt, findings_of(model_folder(model)))
 
 
+def check_adapter(adapter: str, model: str) -> None:
+    """Whether an adapter, if one is named, can be put on a model, before that is loaded.
+
+    Raises:
+        AdapterError: it is missing, damaged, or made for another model.
+        ModelError: there is no such model, or it is incomplete.
+    """
+    if not adapter or os.environ.get(SEAM):
+        return
+    from progidiff.adaptation.adapter import Adapter
+    from progidiff.model_list import weights_hash
+    from progidiff.pipelines.model_folder import model_folder
+
+    Adapter.open(Path(adapter)).require_base(weights_hash(model_folder(model)))
+
+
 def _load(model: str, device: str) -> Segmenter:
     seam = os.environ.get(SEAM, "")
     if seam:

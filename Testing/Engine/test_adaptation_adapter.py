@@ -122,6 +122,13 @@ def test_damaged_adapters_are_named_and_do_not_hide_the_others(adapter: Adapter,
         {"id": "../../etc"},
         {"cases": None},
         {"measured": []},
+        {"organs": [6]},
+        {"cases": ["case-1"]},
+        {"measured": {"how": "One case."}},
+        {"measured": {"how": "One case.", "organs": {"liver": {"before": 0.5}}}},
+        {"measured": {"how": "One case.", "organs": {}, "held_out": ["case-1"]}},
+        {"forgetting": {}},
+        {"training": {"minutes": "one"}},
     ],
 )
 def test_facts_of_another_shape_are_refused(adapter: Adapter, tmp_path: Path, change: dict) -> None:
@@ -155,6 +162,21 @@ def test_only_the_files_of_an_adapter_are_taken_from_an_archive(adapter: Adapter
         file.writestr("folder/model.bin", b"pickle")
     came = import_adapter(archive, tmp_path / "in")
     assert {p.name for p in came.folder.iterdir()} == {"adapter.json", "adapter.safetensors", "README.md"}
+
+
+def test_an_archive_damaged_within_is_refused(adapter: Adapter, tmp_path: Path) -> None:
+    archive = tmp_path / "bad.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in adapter.folder.iterdir():
+            file.write(path, path.name)
+    content = bytearray(archive.read_bytes())
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            start = member.header_offset + 30 + len(member.filename)
+            content[start : start + 40] = b"\xff" * 40  # no block of a deflated stream begins like this
+    archive.write_bytes(content)
+    with pytest.raises(AdapterError, match="cannot be read as an adapter"):
+        import_adapter(archive, tmp_path / "in")
 
 
 def test_pickles_in_disguise_and_truncated_files_are_refused(adapter: Adapter, tmp_path: Path) -> None:

@@ -119,6 +119,17 @@ def test_remove_an_organ_then_the_case(tmp_path: Path) -> None:
             cases.remove(nonsense)
 
 
+@pytest.mark.parametrize("organ", ["", "liver"])
+def test_a_library_that_may_not_be_changed_says_so(tmp_path: Path, organ: str) -> None:
+    cases = library(tmp_path, 1)
+    (case,) = cases.cases()
+    (tmp_path / ".lock").unlink()
+    (tmp_path / ".lock").mkdir()  # cannot be opened for writing, like any file of a read-only disk
+    with pytest.raises(OutputError, match=f"{case.id} cannot be removed"):
+        cases.remove(case.id, organ)
+    assert cases.cases() == [case]
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "", None])
 def test_a_damaged_case_can_be_removed_and_added_again(tmp_path: Path, content: str | None) -> None:
     cases = library(tmp_path, 2)

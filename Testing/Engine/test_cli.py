@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -154,6 +155,17 @@ def test_what_the_model_cannot_do_is_told_before_anything_is_loaded(
     expected = {"embedded": (2, "draws organs only"), "no such model": (1, "no model")}[model]
     assert main([*command, missing, *where]) == expected[0]
     assert expected[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["segment"], ["vary", "--mask", "mask.nii.gz"], ["constrain"]])
+def test_an_adapter_that_cannot_be_used_is_told_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.delenv("PROGIDIFF_SEGMENTER")
+    missing = str(tmp_path / "scan.nii.gz")
+    where = ["--prompt", "liver", "--adapter", str(tmp_path), "--output", str(tmp_path / "out")]
+    assert main([*command, missing, *where]) == 1
+    assert "is not an adapter" in capsys.readouterr().err
 
 
 def test_debug_adds_the_traceback(scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -344,6 +356,24 @@ def test_models_come_with_the_summary_of_their_card(
     assert capsys.readouterr().out == card + "\n"
     assert main(["models", "nobody"]) == 1
     assert "mine" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["embedded", "textdiffseg"])
+def test_models_are_known_by_the_names_that_can_be_asked_for(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", name]) == 0
+    assert "## " in capsys.readouterr().out
+    assert main(["models"]) == 0
+    assert f"(or {name})" in capsys.readouterr().out
+
+
+def test_signs_that_the_terminal_lacks_are_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["cases", "list", "--cases", "/no/Fälle"]) == 0
+    terminal.flush()
+    assert b"There are no cases in /no/F?lle." in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_hash_follows_weights_and_nothing_else(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def test_every_organ_asked_for_is_answered(segmenter: Segmenter) -> None:
     assert "No spleen" in spleen.reason and not spleen.proposals
     assert [p.score for p in liver.proposals] == sorted((p.score for p in liver.proposals), reverse=True)
     assert liver.consensus is not None and liver.consensus.mask.shape == result.volume.shape
+    assert result.volume.modality in ("CT", "MR")  # as it was read
     assert liver.pairwise_dice is not None and liver.pairwise_dice.shape == (2, 2)
 
 

@@ -54,6 +54,30 @@ def test_vary_writes_a_result_with_its_record(files: Path) -> None:
     assert (record["method"], record["parent"], record["strength"]) == ("varied", "label", 0.3)
 
 
+def test_of_several_organs_in_a_map_the_one_of_the_prompt_is_meant(files: Path) -> None:
+    assert run("vary", files, "--mask", str(files / "label.nii.gz"), "--slices", "11", "11") == 0
+    _, consensus = result(files)
+    label = read_label(files / "label.nii.gz").array == 6
+    assert np.array_equal(consensus[:, :, :11], label[:, :, :11])
+    assert run("constrain", files, "--inside-mask", str(files / "label.nii.gz")) == 0
+    said = result(files)[0]["proposals"][0]["provenance"]["constraints"]
+    assert said == f"{8 * 8 * 7} voxels inside"  # the liver's voxels alone
+
+
+@pytest.mark.parametrize("command", [["vary", "--mask"], ["constrain", "--inside-mask"]])
+def test_a_map_of_several_other_organs_asks_for_the_label(
+    files: Path, capfd: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert run(command[0], files, command[1], str(files / "label.nii.gz"), "--prompt", "the aorta") == 2
+    assert "several values, but not 8, the number of aorta" in capfd.readouterr().err
+
+
+def test_the_record_says_how_the_image_was_read(files: Path) -> None:
+    assert run("vary", files, "--mask", str(files / "label.nii.gz")) == 0
+    described = json.loads((files / "out" / "proposals.json").read_text(encoding="utf-8"))
+    assert described["input"]["modality"] == "CT"
+
+
 def test_vary_on_a_range_of_slices_keeps_the_others(files: Path) -> None:
     mask = ["--mask", str(files / "label.nii.gz"), "--label", "6"]
     assert run("vary", files, *mask, "--slices", "0", "4") == 0
@@ -120,6 +144,16 @@ def test_a_mask_on_another_grid_is_brought_to_the_volume(files: Path) -> None:
     expected = np.zeros(GRID.shape, bool)
     expected[4:12, 4:12, 2:9] = True
     assert np.array_equal(result(files)[1], expected)
+
+
+def test_a_thin_mark_on_a_finer_grid_is_not_lost(files: Path) -> None:
+    fine = axial_grid((60, 54, 36), (2 / 3, 2 / 3, 5 / 3), np.zeros(3))
+    line = np.zeros(fine.shape, np.uint8)
+    line[3:30, 9, 12] = 1  # beside the places where the coarse grid looks
+    write_volume(Volume(line, fine.affine), files / "line.nii.gz")
+    assert run("constrain", files, "--inside-mask", str(files / "line.nii.gz")) == 0
+    _, consensus = result(files)
+    assert consensus[1:10, 3, 4].all()
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,15 @@ def test_a_2d_grey_image_is_one_slice(tmp_path):
     np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-4)
 
 
+def test_overlapping_segments_are_no_label_map(tmp_path):
+    sitk = pytest.importorskip("SimpleITK")
+    layers = sitk.GetImageFromArray(np.zeros((3, 4, 5, 2), np.uint8), isVector=True)
+    sitk.WriteImage(layers, str(tmp_path / "proposals.seg.nrrd"))
+    with pytest.raises(VolumeError, match="overlap") as caught:
+        read_label(tmp_path / "proposals.seg.nrrd")
+    assert "consensus.nii.gz" in caught.value.remedy
+
+
 def test_labels_become_integers_and_may_be_empty(tmp_path):
     empty = Volume(np.zeros((3, 3, 3), np.float32), np.eye(4))
     assert read_label(written(tmp_path, empty)).array.dtype == np.uint8

@@ -138,12 +138,51 @@ def check_facts(text: str, where: str) -> dict[str, Any]:
             "Use an adapter that this version of ProGiDiff has made.",
         )
     wrong = [n for n, kind in _FIELDS.items() if type(facts.get(n)) is not kind]
+    if not wrong:
+        wrong = _wrong_inside(facts)
     if wrong or not facts["id"].startswith("adapter-") or not facts["id"][8:].isalnum():
         raise AdapterError(
             f"The facts of the adapter in {where} are incomplete ({', '.join(wrong) or 'id'}).",
             "Import or train it again.",
         )
     return facts
+
+
+def _wrong_inside(facts: dict[str, Any]) -> list[str]:
+    """Names of the facts whose parts are not what tables and cards are made of."""
+    right = {
+        "organs": all(isinstance(organ, str) for organ in facts["organs"]),
+        "cases": all(_is_case(case) for case in facts["cases"]),
+        "measured": _is_measurement(facts["measured"]),
+        "forgetting": _is_measurement(facts["forgetting"]),
+        "training": isinstance(facts["training"].get("minutes", 0), int | float),
+    }
+    return [name for name, is_right in right.items() if not is_right]
+
+
+def _is_case(case: Any) -> bool:
+    return (
+        isinstance(case, dict)
+        and isinstance(case.get("id"), str)
+        and isinstance(case.get("modality"), str)
+        and isinstance(case.get("organs"), dict)
+    )
+
+
+def _is_measurement(part: dict[str, Any]) -> bool:
+    """How and on what it was measured, and Dice before and after by organ."""
+    organs, held_out = part.get("organs"), part.get("held_out") or []
+    return (
+        isinstance(part.get("how"), str)
+        and isinstance(held_out, list)
+        and all(isinstance(case, dict) and "id" in case for case in held_out)
+        and isinstance(organs, dict)
+        and all(
+            isinstance(score, dict)
+            and all(isinstance(score.get(w), int | float) for w in ("before", "after"))
+            for score in organs.values()
+        )
+    )
 
 
 def file_hash(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -178,7 +179,7 @@ def _read_zip(source: Path) -> dict[str, bytes]:
                     members[path.name] = info
             _check_complete(members, source.name)
             return {name: _read_member(archive, name, info) for name, info in members.items()}
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
         raise AdapterError(
             f"{source} cannot be read as an adapter ({error}).", "Choose the .zip file that was exported."
         ) from error

@@ -267,22 +267,31 @@ class CaseLibrary:
             OutputError: the files cannot be removed.
         """
         folder = self._folder_of(case_id)
-        with locked(self.folder):
-            if not organ:
-                remove_folder(folder)
-                return
-            case = self.case(case_id)
-            if organ not in case.organs:
-                raise CasesError(f"{case_id} has no checked {organ}.", "Choose one of its own organs.")
-            rest = {o: c for o, c in case.organs.items() if o != organ}
-            if not rest:
-                remove_folder(folder)
-                return
-            gone = [c for c in (*case.earlier, case.organs[organ]) if c.organ == organ]
-            earlier = tuple(c for c in case.earlier if c.organ != organ)
-            write_json(case.folder / "case.json", _to_json(replace(case, organs=rest, earlier=earlier)))
-            for version in gone:
-                (case.folder / version.mask_file).unlink(missing_ok=True)
+        try:
+            with locked(self.folder):
+                if organ:
+                    self._remove_organ(case_id, organ)
+                else:
+                    remove_folder(folder)
+        except OSError as error:
+            raise OutputError(
+                f"{case_id} cannot be removed from {self.folder} ({error.strerror or error}).",
+                "Ask for the right to change this folder.",
+            ) from error
+
+    def _remove_organ(self, case_id: str, organ: str) -> None:
+        case = self.case(case_id)
+        if organ not in case.organs:
+            raise CasesError(f"{case_id} has no checked {organ}.", "Choose one of its own organs.")
+        rest = {o: c for o, c in case.organs.items() if o != organ}
+        if not rest:
+            remove_folder(case.folder)
+            return
+        gone = [c for c in (*case.earlier, case.organs[organ]) if c.organ == organ]
+        earlier = tuple(c for c in case.earlier if c.organ != organ)
+        write_json(case.folder / "case.json", _to_json(replace(case, organs=rest, earlier=earlier)))
+        for version in gone:
+            (case.folder / version.mask_file).unlink(missing_ok=True)
 
     def _read_all(self) -> dict[str, StoredCase | ProGiDiffError]:
         found: dict[str, StoredCase | ProGiDiffError] = {}

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "--label holds for all label maps given, so that of several organs in consensus.nii.gz one is meant. "
         "Only a mask of what is inside, outside or finished that has a single value counts whole, whatever "
-        "the value."
+        "the value. Without --label, all values of the masks of what is outside or finished count."
     )
 
 
@@ -56,17 +56,15 @@ def run(options: argparse.Namespace) -> int:
 def _promises(options: argparse.Namespace, target: Target, grid: Grid) -> Promises:
     from progidiff.steering import NOTHING, Promises, Voxels
 
-    def of_file(path: Path) -> Voxels:
-        return Voxels.of_mask(steering.read_marks(path, grid, options.label))
-
-    def marked(points: list[list[float]], path: Path | None) -> Voxels:
-        marks = Voxels.of_points(points, grid)
-        return marks if path is None else marks.joined(of_file(path))
+    def painted(path: Path | None, organ: Target | None = None) -> Voxels:
+        if path is None:
+            return NOTHING
+        return Voxels.of_mask(steering.read_marks(path, grid, options.label, organ))
 
     return Promises(
-        inside=marked(options.inside, options.inside_mask),
-        outside=marked(options.outside, options.outside_mask),
-        fixed=NOTHING if options.fixed is None else marked([], options.fixed),
+        inside=Voxels.of_points(options.inside, grid).joined(painted(options.inside_mask, target)),
+        outside=Voxels.of_points(options.outside, grid).joined(painted(options.outside_mask)),
+        fixed=painted(options.fixed),
         region=steering.region_of(options, grid),
         parent=None
         if options.mask is None

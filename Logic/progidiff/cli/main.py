@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -40,6 +41,7 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0 good, 1 failed, 2 wrong usage, 130 interrupted."""
+    _print_what_can_be_printed()
     options = build_parser().parse_args(arguments)
     _tidy_up_when_terminated()
     try:
@@ -54,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return report(error, options.debug)
+
+
+def _print_what_can_be_printed() -> None:
+    """A name or sign that the terminal's encoding lacks becomes "?", and is no reason to fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _tidy_up_when_terminated() -> None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from progidiff.model_list import InstalledModel, installed_models, require_model, user_models_folder
+from progidiff.model_list import (
+    SHORT_NAMES,
+    InstalledModel,
+    installed_models,
+    require_model,
+    user_models_folder,
+)
 
 SUMMARY = "list the installed models, or print the card of one"
 
@@ -30,5 +36,6 @@ def run(options: argparse.Namespace) -> int:
 def _print_model(model: InstalledModel) -> None:
     import textwrap
 
-    print(f"{model.id}\n  {model.path}")
+    short = [name for name, id in SHORT_NAMES.items() if id == model.id]
+    print(f"{model.id}{' (or ' + short[0] + ')' if short else ''}\n  {model.path}")
     print(textwrap.indent(textwrap.fill(model.description or "(no model card)", 98), "  ") + "\n")

@@ -47,10 +47,11 @@ def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Checks all that can be checked before the model is loaded, then segments and writes."""
     from progidiff.proposals import write_results
-    from progidiff.segmenter_factory import load_segmenter, targets_of
+    from progidiff.segmenter_factory import check_adapter, load_segmenter, targets_of
 
     check_numbers(options.proposals, options.steps, options.seed)
     targets_of(options.prompt, options.model)
+    check_adapter(options.adapter, options.model)
     check_output(options.output)
     volume = read_input(options)
     segmenter = load_segmenter(options.model, options.device, options.adapter)

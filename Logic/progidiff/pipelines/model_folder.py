@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from progidiff.errors import ModelError
-from progidiff.model_list import EMBEDDED, embedded_folder, require_model
+from progidiff.model_list import EMBEDDED, SHORT_NAMES, embedded_folder, require_model
 
-_SHORT_NAMES = {"textdiffseg": "textdiffseg-abdomen-small"}
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 _LIBRARIES = {"diffusers", "transformers", "progidiff"}
 _WITHOUT_WEIGHTS = {"tokenizer", "scheduler"}
@@ -25,8 +24,8 @@ def model_folder(model: str) -> Path:
     """
     if model == EMBEDDED:
         folder = embedded_folder()
-    elif model in _SHORT_NAMES:
-        folder = require_model(_SHORT_NAMES[model]).path
+    elif model in SHORT_NAMES:
+        folder = require_model(model).path
     else:
         folder = Path(model) if Path(model).is_dir() else require_model(model).path
     check_model_folder(folder)

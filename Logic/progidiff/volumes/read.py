@@ -21,6 +21,7 @@ from progidiff.volumes.volume import Modality, Volume
 
 _NIFTI = (".nii", ".nii.gz")
 _ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
+_SEGMENTATION = ".seg.nrrd"
 _DICOM = (".dcm", ".dicom", ".ima")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 READABLE = (*_NIFTI, *_ITK, *_DICOM)
@@ -69,8 +70,11 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
         Volume of uint8 where the labels fit, otherwise int32.
 
     Raises:
-        VolumeError: as `read_volume`, or voxels that are not whole numbers.
+        VolumeError: as `read_volume`, voxels that are not whole numbers, or segments that overlap.
     """
+    path = Path(path)
+    if path.name.lower().endswith(_SEGMENTATION):
+        _refuse_layers(path)
     volume = read_volume(path, allow_constant=True)
     whole = np.rint(volume.array)
     if volume.array.dtype.kind == "f" and np.abs(volume.array - whole).max() > 1e-3:
@@ -80,6 +84,22 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
         )
     fits = whole.min() >= 0 and whole.max() <= 255
     return replace(volume, array=whole.astype(np.uint8 if fits else np.int32))
+
+
+def _refuse_layers(path: Path) -> None:
+    """Raise VolumeError for a segmentation of 3D Slicer whose overlapping segments lie in several layers."""
+    reader = simpleitk().ImageFileReader()
+    reader.SetFileName(str(path.expanduser()))
+    try:
+        with no_chatter():
+            reader.ReadImageInformation()
+    except RuntimeError:
+        return  # whatever is wrong, reading it will say
+    if reader.GetNumberOfComponents() > 1:
+        raise VolumeError(
+            f"The segments in “{path.name}” overlap, so that no voxel has one value.",
+            "Use consensus.nii.gz, or export one segment from 3D Slicer as a label map.",
+        )
 
 
 def volume_name(path: Path) -> str:
