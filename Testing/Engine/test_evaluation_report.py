@@ -9,6 +9,7 @@ import pytest
 from evaluation_samples import FakeSegmenter, TinyCase, tiny_cases, write_labels
 from progidiff.errors import CasesError, OutputError
 from progidiff.evaluation import Evaluation, LabelMapPredictor, evaluate, write_report
+from progidiff.evaluation.cohorts import cohort_of
 from progidiff.evaluation.records import CaseRecord, Json, OrganRecord, read_report, write_text
 from progidiff.evaluation.summary import paired_difference, statistics, summarise_cohort
 
@@ -65,6 +66,11 @@ def table_row(markdown: str, organ: str) -> list[str]:
     """The cells of the first table row that begins with `organ`."""
     line = next(line for line in markdown.splitlines() if line.startswith(f"| {organ} |"))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_ct_and_mr_of_one_data_set_are_not_averaged() -> None:
+    names = [cohort_of(f"amos_{n}", "real scan", modality).name for n, modality in ((1, "CT"), (507, "MR"))]
+    assert names == ["AMOS CT", "AMOS MR"]
 
 
 def test_markdown_says_what_json_says(tmp_path: Path) -> None:
