@@ -104,7 +104,7 @@ class Lessons:
         return fit(
             stage,
             None if loss is None else held_out_loss,
-            self._schedule(kind, steps, seed),
+            self.schedule(kind, steps, seed),
             self.work / name,
             rounds=self.settings.rounds,
             on_progress=report,
@@ -122,7 +122,8 @@ class Lessons:
     def _drawn_at_once(self) -> int:
         return self.settings.volume_batch if draws_volumes(self.pipeline) else self.settings.batch
 
-    def _schedule(self, kind: str, steps: int, seed: int) -> Schedule:
+    def schedule(self, kind: str, steps: int, seed: int) -> Schedule:
+        """Of one of `KINDS` of training."""
         settings = self.settings
         rates = {
             "find": settings.locator_learning_rate,

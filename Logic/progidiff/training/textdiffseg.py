@@ -83,7 +83,10 @@ class TextDiffSegStage(Stage):
         wherever nothing is.
         """
         table = organ_table()
-        entries = [*table.organs, *(table.findings if self.volumes.lesions else ())]
+        organs = [table.by_label(number) for number in sorted({number for _, number in self.volumes.pairs})]
+        names = {organ.id for organ in organs if organ is not None}
+        findings = table.findings if self.volumes.lesions else ()
+        entries = [e for e in (*table.organs, *findings) if (e.within or e.id) in names]
         drawn = [entries[n] for n in rng.choice(len(entries), _WORDINGS)]
         prompts = self.wording.draw(torch.tensor([entry.label for entry in drawn]), rng)
         text = encode_text(self.tokenizer, self.text_encoder, prompts).mean
