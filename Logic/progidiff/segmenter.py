@@ -51,6 +51,7 @@ from progidiff.volumes import (
     normalise,
     resample,
 )
+from progidiff.volumes.volume import Modality
 
 OnStep = Callable[[int, int], None]
 OnProposal = Callable[[Proposal], None]
@@ -81,7 +82,7 @@ class PreparedVolume:
     """
 
     volume: Volume
-    modality: str
+    modality: Modality
     normalised: Volume
     coarse: NDArray[np.float32]
     coarse_grid: Grid

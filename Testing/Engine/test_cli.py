@@ -407,4 +407,7 @@ def test_phantom_writes_an_image_and_its_labels(tmp_path: Path, monkeypatch: pyt
     assert asked == [(4, "MR")]
     assert read_volume(image).array.max() == 60
     assert read_volume(tmp_path / "new" / "ph_label.nii.gz").array.max() == 6
+    (tmp_path / "full.nii.gz").mkdir()
+    assert main(["phantom", "--output", str(tmp_path / "full.nii.gz")]) == 1
+    assert not (tmp_path / "full_label.nii.gz").exists()
     assert main(["phantom", "--output", str(tmp_path / "ph.jpeg")]) == 2

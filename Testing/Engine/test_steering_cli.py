@@ -166,6 +166,7 @@ def test_a_thin_mark_on_a_finer_grid_is_not_lost(files: Path) -> None:
         ("vary", ["--prompt", "liver and spleen"], "several organs"),
         ("vary", ["--roi", "0", "0", "9999", "1", "1", "1"], "no voxel of the volume"),
         ("constrain", ["--inside", "0", "0", "9999"], "outside the volume"),
+        ("constrain", [], "no constraints"),
         ("constrain", ["--inside", *ras(1, 1, 1), "--outside", *ras(1, 1, 1)], "both inside and outside"),
     ],
 )

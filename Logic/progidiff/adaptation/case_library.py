@@ -343,7 +343,8 @@ def _check_ranges(slices: Sequence[Sequence[int]], count: int) -> Ranges:
         first, end = int(entry[0]), int(entry[1])
         if not 0 <= first < end <= count:
             raise CasesError(
-                f"Slices {first} to {end} are not within 0 to {count}.", "Give slices of the image."
+                f"Slices {first} to {end - 1} are not within the image's 0 to {count - 1}.",
+                "Give slices of the image, counted from 0.",
             )
         flags[first:end] = True
     return runs(flags)

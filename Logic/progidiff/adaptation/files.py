@@ -62,6 +62,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
+    except OutputError as error:  # which names a file of the folder that is gone when it is read
+        if isinstance(error.__cause__, OSError):
+            raise _cannot_write(path, error.__cause__) from error
+        raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

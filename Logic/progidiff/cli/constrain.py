@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     target = steering.one_target(options.prompt, options.model)
     volume = read_input(options)
     promises = _promises(options, target, volume.grid)
+    promises.require_some()
     promises.check(volume.grid)
     return steering.steer_and_write(
         options,

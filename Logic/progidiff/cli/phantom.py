@@ -32,7 +32,11 @@ def run(options: argparse.Namespace) -> int:
     image, label = make_phantom(options.seed, options.modality)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_volume(label, label_path)
-    write_volume(image, options.output)
+    try:
+        write_volume(image, options.output)
+    except BaseException:  # also Ctrl-C and the SystemExit that SIGTERM becomes
+        label_path.unlink(missing_ok=True)  # labels without their image are of no use
+        raise
     print(f"{options.output}\n{label_path}")
     return 0
 

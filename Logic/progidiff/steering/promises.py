@@ -33,6 +33,13 @@ class Promises:
     region: Voxels | None = None
     parent: Proposal | None = None
 
+    def require_some(self) -> None:
+        """Raises UsageError if nothing is promised."""
+        if not str(self):
+            raise UsageError(
+                "There are no constraints.", "Mark what is inside or outside, fix a part, or choose a region."
+            )
+
     def check(self, grid: Grid) -> None:
         """Raises UsageError for marks beyond `grid` and for marks that contradict each other."""
         for voxels, name in (

@@ -75,10 +75,7 @@ def constrain(
         UsageError: numbers out of range, no marks, or marks that contradict each other.
         Cancelled: proposals already given to `on_proposal` stay valid.
     """
-    if not str(promises):
-        raise UsageError(
-            "There are no constraints.", "Mark what is inside or outside, fix a part, or choose a region."
-        )
+    promises.require_some()
     return _Steering(segmenter, prepared, target, promises, strength, "constrained", options).run()
 
 
