@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -220,6 +222,15 @@ def test_notes_count_what_differs():
     one = ball(SHAPE, (9, 9, 5), 4)
     assert note_on(group_of(LIVER, grid, [one], "")) == "One proposal."
     assert note_on(group_of(LIVER, grid, [one, one], "")) == "All 2 proposals are the same."
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
+    for name, age in ((".unfinished-old", 90_000), (".unfinished-fresh", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "consensus.nii.gz").write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    write_results(liver_and_spleen(GRIDS["axial"]), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*RESULT_FILES, ".unfinished-fresh"}
 
 
 def test_a_second_result_replaces_the_first_and_nothing_else(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
+from progidiff.adaptation.files import UNFINISHED, remove_abandoned
 from progidiff.errors import OutputError
 from progidiff.proposals.contact_sheet import contact_sheet
 from progidiff.proposals.description import describe
@@ -39,7 +40,8 @@ def write_results(result: SegmentationResult, folder: str | Path) -> dict[str, P
 
     Files of an earlier result are replaced, other files are left alone. Everything is first written
     under a temporary name on the same disk: if anything goes wrong nothing of the new result is left
-    behind, and an earlier one stays as it was. A computer that stops in the middle of the last step, the
+    behind, and an earlier one stays as it was. What a killed process has left unfinished is removed by the
+    next result that is written a day later. A computer that stops in the middle of the last step, the
     renaming, leaves a folder without `proposals.json`, and the earlier files in a hidden folder in it.
 
     Returns:
@@ -79,7 +81,8 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
     unfinished: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+        remove_abandoned(folder)
+        unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
         yield unfinished
         _replace_all(unfinished, folder)
         made = []
