@@ -21,8 +21,11 @@ from progidiff.training.slice_data import OrganSlices
 
 _THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, up to this distance
 _ASKED = 0.5  # how often a lesion that is there is asked for, rather than its organ
-_ABSENT = 0.2  # how often a lesion is asked for that is not there, as a share of those that are
+_ABSENT = 0.5  # how often a lesion is asked for in an organ that is known to have none
 _SICK_ORGANS = 4.0  # how much more often an organ that can have a lesion is drawn when each of them has one
+_HEALTHY = (
+    4.0  # the same for phantoms against other cases: only they are sure to have no lesion but the grown
+)
 _TILT = 0.05  # how far consecutive slices slide against each other, mm a mm
 
 
@@ -96,8 +99,14 @@ class OrganVolumes(OrganSlices):
     ) -> None:
         super().__init__([c for c in cases if c.image is not None], crop, 1, organs, beyond_mm, appearance)
         self.depths, self.lesions = depths, lesions
-        more = np.array([1 + _SICK_ORGANS * lesions * (finding_in(o) is not None) for _, o in self.pairs])
+        more = np.array([1 + lesions * self._use_for_lesions(c, o) for c, o in self.pairs])
         self.share = self.share * more / np.sum(self.share * more)
+
+    def _use_for_lesions(self, index: int, organ: int) -> float:
+        """How much more often an organ of a case is drawn when each one gets a lesion."""
+        if finding_in(organ) is None:
+            return 0.0
+        return _SICK_ORGANS * (_HEALTHY if self.cases[index].domain == "phantom" else 1.0)
 
     def batch(self, size: int, rng: np.random.Generator) -> VolumeBatch:  # type: ignore[override]
         """Draw `size` pieces."""
@@ -202,14 +211,17 @@ class OrganVolumes(OrganSlices):
             piece.lesion, piece.searched = torch.from_numpy(cover).float(), organ
             if chance[1] < _ASKED:
                 piece.asked, piece.mask = finding.label, torch.from_numpy(cover)
-        elif real is not None and chance[1] < self.lesions * _ABSENT:
+        elif real is not None and chance[1] < _ABSENT:
             piece.asked, piece.mask = finding.label, torch.zeros_like(piece.mask)
 
 
 def _real_lesion(case: PackedCase, organ: int, numbers: np.ndarray, grid: Tensor) -> Tensor | None:
-    """How much of each voxel of a piece is a real lesion in the organ; None where nobody looked for any."""
+    """How much of each voxel of a piece is a real lesion in the organ; None where nobody looked for any.
+
+    Phantoms have none.
+    """
     finding = finding_in(organ)
-    if finding is None or not case.knows_finding(finding.label):
+    if finding is None or not (case.domain == "phantom" or case.knows_finding(finding.label)):
         return None
     if case.findings is None:
         return torch.zeros(grid.shape[:3])
