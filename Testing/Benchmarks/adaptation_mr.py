@@ -43,6 +43,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "appearance0": {"appearance": 0.0},
     "appearance1": {"appearance": 1.0},
     "no-phantoms": {"phantoms": 0},
+    "prior0": {"prior": 0.0},
     "minutes15": {"minutes": 15.0},
 }
 """Other settings of LoRA at k = 3, draw 0, from which the defaults were chosen."""

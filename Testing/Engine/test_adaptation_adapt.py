@@ -117,6 +117,18 @@ def test_one_that_is_no_better_at_all_learns_no_further(tmp_path: Path, dice: di
     assert not {"find_all", "see_all", "draw_all"} & set(adapter.facts["training"]["kept_steps"])
 
 
+def test_the_fewer_cases_taught_the_nearer_the_model_stays_to_itself(
+    tmp_path: Path, dice: dict[str, float]
+) -> None:
+    cases = library(tmp_path / "cases", 2).cases()
+    full = adapt(tiny_segmenter(), cases, tmp_path / "full", settings=replace(SETTINGS, prior=0.0)).tensors()
+    usual = adapt(tiny_segmenter(), cases, tmp_path / "usual", settings=SETTINGS)
+    assert "67% of its strength" in usual.facts["training"]["how"]
+    for name, tensor in usual.tensors().items():
+        share = 2 / 3 if name.endswith("lora_B") else 1.0
+        torch.testing.assert_close(tensor, share * full[name], rtol=0.05, atol=1e-4)
+
+
 def test_forgetting_is_told(tmp_path: Path, dice: dict[str, float]) -> None:
     dice["phantom_after"] = 0.7
     adapter = adapt(

@@ -29,6 +29,7 @@ from progidiff.adaptation.before_after import Measured, measure_cases, measure_p
 from progidiff.adaptation.case_library import StoredCase
 from progidiff.adaptation.files import write_json
 from progidiff.adaptation.lessons import Lessons
+from progidiff.adaptation.lora import shrunk
 from progidiff.adaptation.outcome import Outcome, describe, held_out_facts, write_adapter
 from progidiff.adaptation.progress import Meter, OnAdaptProgress
 from progidiff.adaptation.settings import KINDS, TRAININGS, AdaptSettings
@@ -135,9 +136,12 @@ class _Adaptation:
             )
             before, phantom_before = self._measure("before")
             tensors, after = self._learn_from_a_part()
+            taught = len(self.split.train)
             gain = after.mean - before.mean if after.dice else 0.0
             if gain > 0:  # however little: what was held out teaches too, and seldom makes it worse
-                tensors = self._learn_from_all(tensors)
+                tensors, taught = self._learn_from_all(tensors), len(self.cases)
+            tensors = shrunk(tensors, taught, self.settings.prior)
+            self.plan["taught"] = taught
             self.meter.begin("check")
             phantom_after = self._measure_phantom("phantom_after", tensors)
         finally:
@@ -228,7 +232,8 @@ class _Adaptation:
                 self._train(stage, teaching, judging)
             tensors = lora_training.state(self.segmenter.pipeline)
         self.meter.begin("after")
-        return tensors, self._measure_cases("after", tensors)
+        put_on = shrunk(tensors, len(self.split.train), self.settings.prior)
+        return tensors, self._measure_cases("after", put_on)
 
     def _learn_from_all(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Goes on from the measured adapter, with nothing held out."""

@@ -85,7 +85,7 @@ def describe(
         },
         "settings": asdict(settings),
         "training": {
-            "how": _how(plan),
+            "how": f"{_how(plan)} {_strength(plan['taught'], settings.prior)}",
             "minutes": round(plan["seconds_used"] / 60, 2),
             "device": segmenter.device,
             "seconds_per_step": plan["seconds_per_step"],
@@ -169,6 +169,13 @@ def _forgetting(outcome: Outcome) -> str:
     if before.mean - after.mean > _FORGOTTEN:
         text += " Something was forgotten: switch the adapter off for organs and scanners it has not learnt."
     return text
+
+
+def _strength(cases: int, prior: float) -> str:
+    return (
+        f"It is put on at {cases / (cases + prior):.0%} of its strength: the fewer cases taught, the nearer the "
+        "model stays to itself."
+    )
 
 
 def _how(plan: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ class AdaptSettings:
         most_steps: of one training, however fast the machine.
         patch: (D, H, W) voxels of a coarse patch.
         least_gain: by how much the mean Dice must rise to count as better.
+        prior: what the model as it comes counts for, in cases: see `lora.shrunk`.
         seed: of everything random.
     """
 
@@ -55,6 +56,7 @@ class AdaptSettings:
     most_steps: int = 1500
     patch: tuple[int, int, int] = (48, 56, 64)
     least_gain: float = 0.01
+    prior: float = 1.0
     seed: int = 0
 
     def share(self, training: str) -> float:
