@@ -173,8 +173,8 @@ def _forgetting(outcome: Outcome) -> str:
 
 def _strength(cases: int, prior: float) -> str:
     return (
-        f"It is put on at {cases / (cases + prior):.0%} of its strength: the fewer cases taught, the nearer the "
-        "model stays to itself."
+        f"It is put on at {cases / (cases + prior):.0%} of its strength: the fewer cases taught, the nearer "
+        "the model stays to itself."
     )
 
 
