@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from progidiff.evaluation import CaseRecord, evaluate
+from progidiff.evaluation import evaluate
+from progidiff.evaluation.records import CaseRecord
 from progidiff.segmenter import Segmenter
 from progidiff.training.cases import find_cases
 
@@ -75,8 +76,8 @@ def row(name: str, records: list[CaseRecord]) -> str:
     organs = [organ for record in records for organ in record.organs if organ.counted]
 
     def mean(what: str) -> str:
-        values = [getattr(organ, what) for organ in organs]
-        return f"{np.mean([v for v in values if v is not None]):.3f}"
+        values = [v for organ in organs if (v := getattr(organ, what)) is not None]
+        return f"{np.mean(values):.3f}" if values else "–"
 
     seconds = np.mean([organ.seconds for organ in organs])
     figures = " | ".join(mean(what) for what in ("single", "dice", "best", "pairwise"))

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from progidiff.errors import UsageError
 from progidiff.evaluation import PhantomCase, evaluate, write_report
+from progidiff.evaluation.records import CaseRecord
 from progidiff.prompts import organ_table
 from progidiff.segmenter_factory import load_segmenter
 from progidiff.training.lesions import add_lesion
@@ -80,11 +81,37 @@ def main() -> int:
         load_segmenter(options.model, options.device), cases, options.output, proposals=options.proposals
     )
     command = shlex.join(["python", *sys.argv])
-    report = write_report(found.records, found.settings, options.output, command=command)
-    for name, cohort in report["cohorts"].items():
-        for organ, row in cohort["organs"].items():
-            print(name, organ, row["consensus"]["mean"])
+    write_report(found.records, found.settings, options.output, command=command)
+    text = "\n".join(table(found.records))
+    (options.output / "lesions.md").write_text(f"`{command}`\n\n{text}\n", encoding="utf-8")
+    print(text)
     return 0
+
+
+def table(records: list[CaseRecord]) -> list[str]:
+    """Markdown: what is found of the lesions that are there, and what is drawn where there are none."""
+    lines = [
+        "| phantoms | finding | lesions | touched | Dice | healthy, left alone | drawn in healthy, ml |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for modality in ("CT", "MR"):
+        for finding in organ_table().findings:
+            seen = [
+                organ
+                for record in records
+                for organ in record.organs
+                if organ.organ == finding.id and f"_{modality.lower()}_" in record.case
+            ]
+            sick = [organ for organ in seen if organ.reference_ml]
+            healthy = [organ for organ in seen if not organ.reference_ml]
+            dice = [organ.dice or 0.0 for organ in sick]
+            alone = sum(not organ.prediction_ml for organ in healthy)
+            drawn = float(np.mean([organ.prediction_ml for organ in healthy])) if healthy else 0.0
+            lines.append(
+                f"| {modality} | {finding.name} | {len(sick)} | {sum(d > 0 for d in dice)} | "
+                f"{np.mean(dice) if dice else 0.0:.2f} | {alone} of {len(healthy)} | {drawn:.1f} |"
+            )
+    return lines
 
 
 if __name__ == "__main__":

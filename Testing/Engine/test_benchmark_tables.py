@@ -1,0 +1,75 @@
+"""Tables of the benchmarks: what stands in them is what the records say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from progidiff.evaluation.records import CaseRecord, OrganRecord
+from textdiffseg_samples import tiny_pipeline
+
+sys.path.append(str(Path(__file__).parent.parent / "Benchmarks"))
+
+import choices
+import lesions
+
+
+def record(case: str, organs: list[OrganRecord]) -> CaseRecord:
+    return CaseRecord(
+        case=case,
+        key="k",
+        cohort="c",
+        kind="phantom",
+        labels_by="",
+        modality="CT",
+        shape=[1, 1, 1],
+        spacing_mm=[1.0, 1.0, 1.0],
+        model="m",
+        model_hash="h",
+        device="cpu",
+        seconds_prepare=0.0,
+        organs=organs,
+    )
+
+
+def liver_tumor(outcome: str, reference: float, prediction: float, dice: float | None) -> OrganRecord:
+    return OrganRecord(
+        "liver_tumor", outcome, True, reference, prediction, 2.0, dice=dice, single=dice, best=dice
+    )
+
+
+def test_lesions_that_are_there_and_organs_that_have_none_are_counted_apart() -> None:
+    records = [
+        record("phantom_ct_1_lesions", [liver_tumor("compared", 5.0, 4.0, 0.6)]),
+        record("phantom_ct_2_lesions", [liver_tumor("missed", 5.0, 0.0, 0.0)]),
+        record("phantom_ct_1_healthy", [liver_tumor("false positive", 0.0, 3.0, 0.0)]),
+        record("phantom_ct_2_healthy", [liver_tumor("correctly absent", 0.0, 0.0, None)]),
+        record("phantom_mr_1_lesions", [liver_tumor("compared", 5.0, 5.0, 0.9)]),
+    ]
+    (row,) = [line for line in lesions.table(records) if line.startswith("| CT | liver tumor")]
+    assert row == "| CT | liver tumor | 2 | 1 | 0.30 | 1 of 2 | 1.5 |"
+
+
+def test_a_row_of_choices_leaves_out_what_does_not_count() -> None:
+    records = [
+        record(
+            "a", [liver_tumor("compared", 5.0, 4.0, 0.6), liver_tumor("correctly absent", 0.0, 0.0, None)]
+        ),
+        record("b", [liver_tumor("missed", 5.0, 0.0, 0.0)]),
+    ]
+    assert choices.row("as it ships", records) == "| as it ships | 0.300 | 0.300 | 0.300 | – | 2.0 |"
+
+
+@pytest.mark.parametrize("name", ["without refiner", "without coarse pass", "without fresh noise"])
+def test_a_choice_changes_the_model_it_is_given(name: str) -> None:
+    pipeline = tiny_pipeline()
+
+    class Model:
+        pass
+
+    model = Model()
+    model.pipeline = pipeline  # type: ignore[attr-defined]
+    before = (float(pipeline.refiner.last.weight.detach().abs().sum()), dict(pipeline.config))
+    choices.CHOICES[name][1](model)  # type: ignore[arg-type]
+    assert (float(pipeline.refiner.last.weight.detach().abs().sum()), dict(pipeline.config)) != before
