@@ -128,7 +128,8 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _refresh(self) -> None:
         """A job has started or ended."""
-        for section in (self.propose, self.steer, self.cases, self.adapt, self.learnt):
+        sections = (self.propose, self.steer, self.cases, self.adapt, self.learnt, self.setup_section)
+        for section in sections:
             section.refresh()
 
     def _selected(self) -> None:
@@ -143,11 +144,13 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._load_parameters()
         self.shortcuts.remove()
         self.shortcuts.install(self.parent)
+        self.edit.enter()
         self.proposals.changed()
 
     def exit(self) -> None:
         self.shortcuts.remove()
         self.edit.close()
+        self.proposals.leave()
         self._release_parameters()
 
     def onReload(self) -> None:
@@ -167,6 +170,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic.models.on_changed.clear()
         self.shortcuts.remove()
         self.edit.close()
+        self.proposals.leave()
         self.removeObservers()
         self._release_parameters()
         self.logic.engine.stop()
@@ -216,6 +220,7 @@ class ProGiDiffSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             return
         if self.logic.drop_missing():
             self.proposals.changed()
+        self.edit.drop_missing()
         self._refresh()
 
 
@@ -420,7 +425,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
     ) -> Proposal:
         """A new proposal from several: "Union", "Intersection", "Majority", "Mean probability", "STAPLE"."""
         merged = collection.merge(ids, way, threshold)
-        self.undo.push(f"merging {merged.name}", lambda: collection.remove(merged.id))
+        self.undo.push(f"merging {merged.name}", lambda: collection.remove(merged.id), collection)
         return merged
 
     def accept(self, collection: VolumeProposals, proposal_id: str, target: Any = None) -> Accepted:
@@ -432,7 +437,7 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
     def clear(self, collection: VolumeProposals) -> None:
         """Removes a volume's proposals; finished segments stay."""
         collection.remove_all()
-        self.undo.clear()
+        self.undo.forget(collection)
 
     def node(self, node_id: str) -> Any:
         return slicer.mrmlScene.GetNodeByID(node_id)
@@ -441,11 +446,12 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
         """After nodes left the scene: forgets what belonged to them. True when something did."""
         gone = [i for i, collection in self._by_volume.items() if collection.volume is None]
         for volume_id in gone:
-            del self._by_volume[volume_id]
+            self.undo.forget(self._by_volume.pop(volume_id))
             self.engine.close_volume(volume_id)
         emptied = [c for c in self._by_volume.values() if c.everything() and c.node is None]
         for collection in emptied:
             collection.forget()
+            self.undo.forget(collection)
         return bool(gone or emptied)
 
     def look_again(self) -> None:

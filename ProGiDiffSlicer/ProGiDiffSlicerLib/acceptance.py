@@ -42,6 +42,7 @@ def accept(proposal: Proposal, proposals_node: Any, target: Any = None) -> Accep
     volume = proposals_scene.reference_volume(proposals_node)
     if volume is None:
         raise SegmentationError("The volume of this proposal has left the scene.", "Load it again.")
+    proposals_scene.follow_volume(proposals_node)
     mask = proposals_scene.mask_in_volume(proposals_node, proposal.id)
     if not mask.any():
         raise SegmentationError(f"{proposal.name} is empty.", "Choose another proposal.")
@@ -79,11 +80,16 @@ def take_back(accepted: Accepted) -> None:
     """Removes an accepted segment again.
 
     Raises:
-        SegmentationError: it was changed since, so removing it would lose work.
+        SegmentationError: it was changed since, or its volume is gone, so removing it might lose work.
     """
     node = slicer.mrmlScene.GetNodeByID(accepted.node_id)
     if node is None or node.GetSegmentation().GetSegment(accepted.segment_id) is None:
         raise SegmentationError(f"{accepted.name} is no longer in the scene.", "There is nothing to undo.")
+    if proposals_scene.reference_volume(node) is None:
+        raise SegmentationError(
+            f"The volume of {accepted.name} has left the scene, so {accepted.name} is kept.",
+            "Remove it in the Segment Editor if you do not want it.",
+        )
     if _fingerprint(proposals_scene.mask_in_volume(node, accepted.segment_id)) != accepted.fingerprint:
         raise SegmentationError(
             f"{accepted.name} was changed after it was accepted, so it is kept.",

@@ -13,6 +13,7 @@ from ProGiDiffSlicerLib import proposals_scene
 
 _EDITOR_TAG = "ProGiDiffSlicer.SegmentEditor"
 _MEASURE_AFTER_MILLISECONDS = 400
+_NOTHING = "Select a proposal and press Edit to mend a copy of it here."
 
 
 class EditSection:
@@ -25,11 +26,12 @@ class EditSection:
         self._ui, self._on_edited = ui, on_edited
         self.editor: Any = None  # made at first use: it takes Slicer a while
         self._watched: tuple[Any, int] | None = None
+        self._node: Any = None
         self._segment_id = ""
         self._measure = qt.QTimer()
         self._measure.setSingleShot(True)
-        self._measure.connect("timeout()", lambda: self._on_edited(self._segment_id))
-        ui.editLabel.setText("Select a proposal and press Edit to mend a copy of it here.")
+        self._measure.connect("timeout()", self._tell)
+        ui.editLabel.setText(_NOTHING)
 
     def open(self, node: Any, segment_id: str) -> None:
         """Shows a segment in the editor, ready to paint."""
@@ -41,24 +43,38 @@ class EditSection:
         self.editor.setSourceVolumeNode(proposals_scene.reference_volume(node))
         editor_node.SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
         self.editor.setCurrentSegmentID(segment_id)
-        self._segment_id = segment_id
+        self._node = node
         self._watch(node)
         name = node.GetSegmentation().GetSegment(segment_id).GetName()
         self._ui.editLabel.setText(f"Mending {name} in {node.GetName()}. Other segments are left alone.")
         self._ui.editSection.collapsed = False
 
+    def enter(self) -> None:
+        """Back in the module: painting can go on."""
+        self._watch(self._node)
+
+    def drop_missing(self) -> None:
+        """After nodes left the scene."""
+        if self._node is not None and slicer.mrmlScene.GetNodeByID(self._node.GetID()) is not self._node:
+            self.forget()
+
     def close(self) -> None:
         """Lets go of the views and the segmentation, before leaving or closing the scene."""
         self._watch(None)
-        self._measure.stop()
-        if self.editor is not None:
+        if self._measure.isActive():
+            self._measure.stop()
+            self._tell()
+        if self._node is not None:
             self.editor.setActiveEffectByName("")
             self.editor.uninstallKeyboardShortcuts()
             self.editor.removeViewObservations()
 
     def forget(self) -> None:
-        """After the scene was closed."""
+        """What was mended here has left the scene."""
+        self._measure.stop()
         self.close()
+        self._node = None
+        self._ui.editLabel.setText(_NOTHING)
         if self.editor is not None:
             self.editor.setMRMLSegmentEditorNode(None)
         self._ui.editSection.collapsed = True
@@ -92,6 +108,13 @@ class EditSection:
             self._watched = (segmentation, segmentation.AddObserver(event, self._changed))
 
     @vtk.calldata_type(vtk.VTK_STRING)
-    def _changed(self, _caller: Any, _event: str, segment_id: str) -> None:
-        if segment_id == self._segment_id:
+    def _changed(self, _caller: Any, _event: str, segment_id: str = "") -> None:
+        segment_id = segment_id or self.editor.currentSegmentID()  # not every change says which
+        if segment_id == self.editor.currentSegmentID():  # the editor's own table may choose another one
+            if segment_id != self._segment_id and self._measure.isActive():
+                self._tell()
+            self._segment_id = segment_id
             self._measure.start(_MEASURE_AFTER_MILLISECONDS)
+
+    def _tell(self) -> None:
+        self._on_edited(self._segment_id)

@@ -181,7 +181,7 @@ class Engine:
 
     def _work(self, job: Job) -> Conversation:
         """What is said to the worker for one job; each `yield` is a request and its answer."""
-        yield from self._greet()
+        yield from self._greet(job)
         self._check_torch()
         yield from self._load(lambda: self._stage(job, "loading"))
         params = dict(job.params)
@@ -223,10 +223,10 @@ class Engine:
             return {key: self._handed_over(v) for key, v in value.items()}
         return [self._handed_over(v) for v in value] if isinstance(value, list) else value
 
-    def _greet(self) -> Conversation:
+    def _greet(self, job: Job | None = None) -> Conversation:
         launch = self._launch()
-        if self._worker is not None and self._worker.launch != launch:
-            self._end_worker()  # another interpreter was chosen
+        if self._worker is not None and self._worker.launch != launch and self.job is job:
+            self._end_worker()  # another interpreter was chosen; a question does not end the job that runs
         if self._worker is not None and self._worker.is_running() and self.greeting:
             return
         if self._worker is None or not self._worker.is_running():
@@ -297,7 +297,8 @@ class Engine:
         if job.finished:
             return
         job.finished = True
-        self._patience.stop()
+        if self.greeting:  # otherwise a worker is still waited for
+            self._patience.stop()
         if self.job is job:
             self.job = None
         tell()
@@ -352,20 +353,19 @@ class Engine:
 
     def _lost_patience(self) -> None:
         """The worker did not say hello, or did not stop when asked: it is ended, and said so."""
-        job, cancelled = self.job, self.job is not None and self.job.cancelled
-        self.job = None
-        self.stop()
-        if job is None:
-            return
-        if cancelled:
+        job = self.job
+        if job is not None and job.cancelled:
+            self.job = None
+            self.stop()
             self._finish(job, lambda: job.on_done({"sets": [], "cancelled": True}))
-            return
-        error = SegmentationError(
-            "The segmentation engine did not start in time.",
-            "Run the self-check in Setup.",
-            kind="StartTimeout",
-        )
-        self._finish(job, lambda: job.on_failed(error))
+        elif self._worker is not None:
+            self._worker.give_up(
+                SegmentationError(
+                    "The segmentation engine did not start in time.",
+                    "Run the self-check in Setup.",
+                    kind="StartTimeout",
+                )
+            )
 
 
 def _unforeseen(problem: Exception) -> SegmentationError:

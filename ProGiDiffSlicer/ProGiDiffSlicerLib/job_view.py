@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-_PROBLEM = "color: #b3261e;"
+import qt
+
+_RED, _RED_ON_DARK = "#b3261e", "#ff8a80"
 
 
 class JobView:
@@ -26,8 +28,14 @@ class JobView:
             self._bar.setVisible(False)
 
     def say(self, text: str, problem: bool = False) -> None:
-        self._label.setStyleSheet(_PROBLEM if problem else "")
+        self._label.setStyleSheet(f"color: {problem_color(self._label)};" if problem else "")
         self._label.setText(text)
+
+
+def problem_color(widget: Any) -> str:
+    """A red that can be read on the widget's background, in Slicer's dark style too."""
+    background = widget.palette.color(qt.QPalette.Window)
+    return _RED_ON_DARK if background.lightness() < 128 else _RED
 
 
 def time_left(seconds: float | None) -> str:

@@ -38,6 +38,7 @@ def ensure_node(volume: Any) -> Any:
     """
     node = find_node(volume)
     if node is not None:
+        follow_volume(node)
         return node
     node = new_segmentation(volume, f"Proposals for {volume.GetName()}")
     node.SetAttribute(ROLE_ATTRIBUTE, "proposals")
@@ -62,6 +63,13 @@ def attach_to_volume(node: Any, volume: Any) -> None:
     volume_item, item = hierarchy.GetItemByDataNode(volume), hierarchy.GetItemByDataNode(node)
     if volume_item and item:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volume_item))
+
+
+def follow_volume(node: Any) -> None:
+    """Proposals are voxels of their volume: where it was moved to by a transform, they go too."""
+    volume = reference_volume(node)
+    if volume is not None and node.GetTransformNodeID() != volume.GetTransformNodeID():
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
 
 
 def reference_volume(node: Any) -> Any:

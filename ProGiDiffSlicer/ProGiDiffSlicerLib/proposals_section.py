@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import qt
+import slicer
+
 from ProGiDiffSlicerLib import agreement, proposals_scene, slice_views, thumbnails
 from ProGiDiffSlicerLib.errors import SegmentationError
+from ProGiDiffSlicerLib.job_view import JobView
 from ProGiDiffSlicerLib.merging import MEAN, WAYS
 from ProGiDiffSlicerLib.parameters import Parameters
-from ProGiDiffSlicerLib.proposal import Proposal
+from ProGiDiffSlicerLib.proposal import EDITED, MERGED, Proposal
 from ProGiDiffSlicerLib.proposals_list import ProposalsList, milliliters
 from ProGiDiffSlicerLib.volume_proposals import VolumeProposals
 
@@ -24,6 +28,11 @@ class ProposalsSection:
     def __init__(self, ui: Any, logic: Any, on_edit: Callable[[Any, str], None]) -> None:
         self._ui, self._logic, self._on_edit = ui, logic, on_edit
         self._overlay = agreement.Overlay()
+        self._view = JobView(None, ui.statusLabel)
+        self._watched: tuple[Any, list[int]] | None = None
+        self._look = qt.QTimer()  # once, after all that is being changed
+        self._look.setSingleShot(True)
+        self._look.connect("timeout()", self._look_again)
         self._parameters: Parameters | None = None
         self.on_selected: Callable[[], None] = lambda: None  # after selection or list changed
         self.list = ProposalsList(ui.proposalsTree, self._selected, self._show_chosen)
@@ -59,6 +68,9 @@ class ProposalsSection:
     def changed(self, select: str = "") -> None:
         """Proposals came, went or changed: shows them, and selects one if asked to."""
         proposals = self.proposals
+        self._watch(proposals.node if proposals else None)
+        if proposals:
+            proposals.look_again()
         self.list.show(proposals)
         if select:
             self.list.select(select)
@@ -67,6 +79,31 @@ class ProposalsSection:
         self._show_chosen()
         if self._ui.agreementButton.checked:
             self.show_agreement(True)
+
+    def leave(self) -> None:
+        """The module is being left, or the scene closes."""
+        self._watch(None)
+        self._look.stop()
+
+    def _watch(self, node: Any) -> None:
+        """Segments may be removed in the Segment Editor, or added by a script."""
+        segmentation = node.GetSegmentation() if node is not None else None
+        if self._watched is not None:
+            before, tags = self._watched
+            if before is segmentation:
+                return
+            for tag in tags:
+                before.RemoveObserver(tag)
+        self._watched = None
+        if segmentation is not None:
+            events = (slicer.vtkSegmentation.SegmentAdded, slicer.vtkSegmentation.SegmentRemoved)
+            changed = [segmentation.AddObserver(e, lambda *_: self._look.start(0)) for e in events]
+            self._watched = (segmentation, changed)
+
+    def _look_again(self) -> None:
+        proposals = self.proposals
+        if proposals is not None and proposals.look_again():
+            self.changed()
 
     def _selected(self, _proposal_id: str) -> None:
         self._show_chosen()
@@ -85,10 +122,13 @@ class ProposalsSection:
             made_on = proposals_scene.reference_volume(target)
             if made_on is not None and made_on is not volume:
                 self._ui.targetSelector.setCurrentNode(None)
+        if self.proposals is not None and self.proposals.everything():
+            slice_views.show_volume(volume)  # or its proposals would lie over another image
         self.changed()
 
     def forget(self) -> None:
         """The scene is closing."""
+        self.leave()
         self._overlay = agreement.Overlay()
         self._ui.agreementButton.setChecked(False)
 
@@ -104,14 +144,9 @@ class ProposalsSection:
         """Enables what can be pressed."""
         ui, current, proposals = self._ui, self.current, self.proposals
         something = bool(proposals and proposals.everything())
-        for button in (
-            ui.previousButton,
-            ui.nextButton,
-            ui.agreementButton,
-            ui.surfacesButton,
-            ui.clearButton,
-        ):
+        for button in (ui.previousButton, ui.nextButton, ui.agreementButton, ui.surfacesButton):
             button.setEnabled(something)
+        ui.clearButton.setEnabled(bool(proposals and proposals.groups))
         ui.acceptButton.setEnabled(current is not None)
         ui.editButton.setEnabled(current is not None)
         ui.mergeButton.setEnabled(len(self.list.ticked()) > 1)
@@ -171,10 +206,16 @@ class ProposalsSection:
     def clear(self) -> None:
         """Removes all proposals of this volume; finished segments lie elsewhere and stay."""
         proposals = self.proposals
-        if proposals is not None:
+        if proposals is not None and self._may_clear(proposals):
             self._ui.agreementButton.setChecked(False)
             self._logic.clear(proposals)
             self.changed()
+
+    def _may_clear(self, proposals: VolumeProposals) -> bool:
+        """What the model drew it draws again; what was made by hand must not go by a slip."""
+        own = [p.name for p in proposals.everything() if p.kind in (MERGED, EDITED)]
+        question = f"Remove all proposals, also what you made of them ({', '.join(own)})?"
+        return not own or slicer.util.confirmOkCancelDisplay(question, "Clear")
 
     def edited(self, segment_id: str) -> None:
         """The Segment Editor changed a proposal: shows its new picture and numbers."""
@@ -201,8 +242,7 @@ class ProposalsSection:
         self.refresh()
 
     def _say(self, text: str, problem: bool = False) -> None:
-        self._ui.statusLabel.setStyleSheet("color: #b3261e;" if problem else "")
-        self._ui.statusLabel.setText(text)
+        self._view.say(text, problem)
 
 
 def _has_movable_border(proposal: Proposal | None) -> bool:

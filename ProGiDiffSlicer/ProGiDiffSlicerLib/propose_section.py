@@ -13,6 +13,8 @@ from ProGiDiffSlicerLib.parameters import Parameters, drawing
 from ProGiDiffSlicerLib.prompt_line import PromptLine
 from ProGiDiffSlicerLib.proposals_run import ProposalsRun
 
+_BUSY = "The engine is busy below; wait for it, or cancel it there."
+
 
 class ProposeSection:
     """Args:
@@ -53,16 +55,19 @@ class ProposeSection:
             self._view.end()
         ui.proposeButton.setText("Cancel" if mine else "Propose")
         ui.proposeButton.setEnabled(mine or (ready and not busy))
-        inputs = (ui.promptEdit, ui.historyButton, ui.adapterBox, ui.proposalsBox, ui.qualityBox)
+        ui.adapterBox.setEnabled(not busy)
+        # While the engine learns, for minutes, one can look at other volumes and prepare the next prompt.
+        drawing_now = busy and bool(self._logic.engine.job.volume_id)
+        inputs = (ui.promptEdit, ui.historyButton, ui.proposalsBox, ui.qualityBox)
         for widget in (ui.volumeSelector, *inputs):
-            widget.setEnabled(not busy)
+            widget.setEnabled(not drawing_now)
         ui.proposeButton.setToolTip(self._hint(volume is not None, ready, busy, mine))
 
     def _hint(self, has_volume: bool, ready: bool, busy: bool, mine: bool) -> str:
         if mine:
             return "Stop; what has arrived is kept"
         if busy:
-            return "The engine is busy below; wait for it, or cancel it there."
+            return _BUSY
         if ready:
             return "Suggest outlines for what you typed (Enter)"
         return "Type what to segment, then press Enter." if has_volume else "Load a CT or MR first."
@@ -80,7 +85,10 @@ class ProposeSection:
     def start(self) -> None:
         """Proposes for the chosen volume and prompt, unless something is missing or running."""
         parameters, volume = self._parameters, self._ui.volumeSelector.currentNode()
-        if parameters is None or volume is None or not self.prompt.text() or self._logic.engine.is_busy():
+        if parameters is None or volume is None or not self.prompt.text():
+            return
+        if self._logic.engine.is_busy():
+            self._view.say(_BUSY)
             return
         self.prompt.remember()
         slice_views.show_volume(volume)
@@ -89,4 +97,5 @@ class ProposeSection:
         except SegmentationError as error:
             self._view.say(str(error), problem=True)
             return
+        self._ui.proposalsTree.setFocus()  # the keys step through the list now; Space must not press Cancel
         self.run.start(job)

@@ -10,6 +10,7 @@ import qt
 import slicer
 
 from ProGiDiffSlicerLib import proposals_scene
+from ProGiDiffSlicerLib.errors import SegmentationError
 
 _LONGEST = 30  # letters on the button; the whole name stands in its tool tip
 
@@ -63,6 +64,21 @@ class SceneChoice:
         """What is chosen and still there."""
         return [offer for offer in self._offers() if offer.key in self._keys]
 
+    def taken(self) -> list[Offer]:
+        """What is chosen, to be worked with.
+
+        Raises:
+            SegmentationError: some of it is no longer in the scene, so something else would be done.
+        """
+        chosen = self.chosen()
+        if len(chosen) < len(self._keys):
+            self._keys = [offer.key for offer in chosen]
+            raise SegmentationError(
+                f"What was chosen as “{self._button.text}” is no longer there.",
+                "Look at the choice, then press again.",
+            )
+        return chosen
+
     def choose(self, key: tuple[str, str] | None) -> None:
         """Ticks or unticks one entry; None chooses nothing."""
         if key is None:
@@ -82,7 +98,8 @@ class SceneChoice:
         self.refresh()
 
     def refresh(self) -> None:
-        """Shows the names as they now are."""
+        """Shows the names as they now are, and lets go of what is no longer there."""
+        self._keys = [offer.key for offer in self.chosen()]
         text = ", ".join(offer.label for offer in self.chosen()) or self.nothing
         short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
         self._button.setText(short)

@@ -10,9 +10,10 @@ import slicer
 
 from ProGiDiffSlicerLib import installation, settings
 from ProGiDiffSlicerLib.errors import SegmentationError
+from ProGiDiffSlicerLib.job_view import problem_color
 
 _MAY_BREAK = "/&#8203;"  # long paths must not widen the panel
-_GREEN, _RED, _GREY = "#2e7d32", "#b3261e", "#777777"
+_GREEN, _GREY = "#2e9d37", "#808080"
 
 
 class SetupSection:
@@ -32,10 +33,15 @@ class SetupSection:
         ui.removeDownloadsButton.connect("clicked()", self.remove_downloads)
         self._show([("Engine", "not started yet; press Self-check, or just Propose", None)])
 
+    def refresh(self) -> None:
+        """What ends the engine has to wait for the job that runs."""
+        for button in (self._ui.installButton, self._ui.removeDownloadsButton):
+            button.setEnabled(not self._logic.engine.is_busy())
+
     def check(self) -> None:
         """Starts the engine and asks it what it finds."""
         if self._logic.engine.is_busy():
-            self._show([("Engine", "busy with a prompt", None)])
+            self._show([("Engine", "busy; wait for it, or press Cancel", None)])
             return
         self._ui.checkButton.setEnabled(False)
         self._show([("Engine", "starting…", None)])
@@ -89,7 +95,7 @@ class SetupSection:
     def _show(self, lines: list[tuple[str, str, bool | None]]) -> None:
         rows = []
         for name, value, ok in lines:
-            color = _GREY if ok is None else _GREEN if ok else _RED
+            color = _GREY if ok is None else _GREEN if ok else problem_color(self._ui.setupLabel)
             rows.append(
                 f'<tr><td style="color:{color}">●&nbsp;</td><td><b>{html.escape(name)}</b>&nbsp;&nbsp;</td>'
                 f"<td>{html.escape(value).replace('/', _MAY_BREAK)}</td></tr>"

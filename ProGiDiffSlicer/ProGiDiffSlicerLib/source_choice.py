@@ -64,8 +64,9 @@ class SourceChoice:
         """The chosen mask as it now is; None for a fresh draft.
 
         Raises:
-            SegmentationError: there is none, it is empty, or its organ is not known.
+            SegmentationError: there is none, it is empty, has gone, or its organ is not known.
         """
+        self._choice.taken()
         if self.is_draft:
             return None
         place = self._place()
@@ -108,4 +109,6 @@ class SourceChoice:
         proposals, current = self._proposals.proposals, self._proposals.current
         if chosen or current is None or proposals.node is None:
             return None
+        if proposals.node.GetSegmentation().GetSegment(current.id) is None:
+            return None  # just removed by hand
         return proposals.node, current.id

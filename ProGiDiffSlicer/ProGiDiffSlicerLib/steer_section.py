@@ -137,7 +137,7 @@ class SteerSection:
         )
 
     def _read(self, choice: SceneChoice) -> list[voxels.Voxels]:
-        return [voxels.of_marks(offer.node, offer.segment_id, self._volume()) for offer in choice.chosen()]
+        return [voxels.of_marks(offer.node, offer.segment_id, self._volume()) for offer in choice.taken()]
 
     def _new_box(self) -> None:
         def do() -> None:

@@ -75,6 +75,7 @@ class VolumeProposals:
 
     def finish(self, result: dict[str, Any], prefix: str, take: Callable[[str], np.ndarray]) -> None:
         """Takes in what is only known at the end: consensus, agreement, final scores, what was not found."""
+        self.look_again()
         for found in result.get("sets", []):
             group = self._group(found["organ"], found["name"])
             group.found, group.reason = bool(found["found"]), str(found.get("reason") or "")
@@ -84,9 +85,25 @@ class VolumeProposals:
             if found.get("consensus"):
                 self._add_consensus(found, prefix, take)
 
+    def look_again(self) -> bool:
+        """Takes in what others did to the node: segments may have come, or gone. True if something did."""
+        node = self.node
+        if node is not None:
+            proposals_scene.follow_volume(node)
+        stored = {p.id: p for p in proposals_scene.stored_proposals(node)} if node is not None else {}
+        gone, new = self._by_id.keys() - stored.keys(), stored.keys() - self._by_id.keys()
+        for proposal_id in gone:
+            del self._by_id[proposal_id]
+        for proposal in stored.values():
+            if proposal.id in new:
+                self._remember(proposal)
+        if gone:
+            self.groups = {o: g for o, g in self.groups.items() if not g.found or self.ordered(o)}
+        return bool(gone or new)
+
     def merge(self, ids: list[str], way: str, threshold: float) -> Proposal:
         """A new proposal from several; see :func:`merging.merge`."""
-        chosen = [self.with_probability(i) for i in ids]
+        chosen = [self._as_in_scene(i) for i in ids]
         count = sum(1 for p in self._by_id.values() if p.kind == "merged")
         merged = merging.merge(chosen, way, threshold, proposals_scene.voxel_ml(self.volume), count + 1)
         consensus = self._consensus(merged.organ)
@@ -97,7 +114,7 @@ class VolumeProposals:
 
     def edited_copy(self, proposal_id: str) -> Proposal:
         """A copy to work on in the Segment Editor, so that the original stays as it was."""
-        source = self.with_probability(proposal_id)
+        source = self._as_in_scene(proposal_id)
         if source.kind == EDITED:
             return source
         solid = np.where(source.mask, 255, 0).astype(np.uint8)
@@ -159,6 +176,15 @@ class VolumeProposals:
         proposal = self._by_id[proposal_id]
         if proposal.probability is None:
             self._read_mask(proposal)
+        return proposal
+
+    def _as_in_scene(self, proposal_id: str) -> Proposal:
+        """With voxels; what was painted in it since, in whichever editor, counts."""
+        proposal = self.with_probability(proposal_id)
+        mask = proposals_scene.mask_in_volume(self.node, proposal_id)
+        box = tuple(slice(start, stop) for start, stop in proposal.region)
+        if mask.sum() != proposal.mask.sum() or (mask[box] != proposal.mask).any():
+            self.measure_again(proposal_id)
         return proposal
 
     def _read_mask(self, proposal: Proposal) -> None:

@@ -109,8 +109,12 @@ class Worker:
         self._unfinished_line += self._process.readAllStandardOutput().data() or b""
         *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
         for line in lines:
-            if line.strip() and not self._stopping:
+            if not line.strip() or self._stopping:
+                continue
+            try:
                 self._dispatch(line)
+            except Exception:  # of whoever was told: the answers behind this one must still be read
+                _LOG.exception("An answer of the engine could not be shown")
 
     def _dispatch(self, line: bytes) -> None:
         try:
@@ -119,7 +123,7 @@ class Worker:
                 raise ValueError("not an object")
         except ValueError:
             self._log_tail.append(f"unreadable answer: {line[:200]!r}")
-            self._give_up(
+            self.give_up(
                 SegmentationError(
                     "The segmentation engine sent an answer that cannot be read.",
                     "Press Propose again; the engine is restarted. "
@@ -153,11 +157,11 @@ class Worker:
         if self._stopping:
             return
         self._read_log()
-        self._give_up(_death(exit_code, self.log(), self.launch.program))
+        self.give_up(_death(exit_code, self.log(), self.launch.program))
 
     def _on_error(self, error: Any) -> None:
         if error == qt.QProcess.FailedToStart and not self._stopping:
-            self._give_up(
+            self.give_up(
                 SegmentationError(
                     f"The Python interpreter {self.launch.program} could not be started.",
                     "Choose another one in Advanced, or clear the field to use Slicer's own.",
@@ -165,7 +169,7 @@ class Worker:
                 )
             )
 
-    def _give_up(self, error: SegmentationError) -> None:
+    def give_up(self, error: SegmentationError) -> None:
         """Ends this worker once and tells everyone who waits."""
         if self._stopping:
             return
@@ -195,15 +199,16 @@ def _error_of(error: dict[str, Any]) -> SegmentationError:
 
 def _death(exit_code: int, log: str, program: str) -> SegmentationError:
     """Says why a worker ended, from the last thing it wrote."""
-    for line in reversed(log.splitlines()):
-        if "No module named" in line:
-            package = line.split("No module named")[1].strip(" '\"")
-            return SegmentationError(
-                f"The Python interpreter {program} lacks the package {package}.",
-                "Open Setup and press Install, or choose another interpreter in Advanced.",
-                kind="MissingPackage",
-                details=log,
-            )
+    # Earlier lines may warn of packages that are optional; a missing one is Python's last word, with code 1.
+    last = [line for line in log.splitlines()[-3:] if "No module named" in line and exit_code == 1]
+    if last:
+        package = last[-1].split("No module named")[1].strip(" '\")")
+        return SegmentationError(
+            f"The Python interpreter {program} lacks the package {package}.",
+            "Open Setup and press Install, or choose another interpreter in Advanced.",
+            kind="MissingPackage",
+            details=log,
+        )
     if "MemoryError" in log or "Cannot allocate memory" in log:
         return SegmentationError(
             "The segmentation engine ran out of memory.",

@@ -199,6 +199,56 @@ def test_worker_that_never_says_hello(panel, behaviour, monkeypatch):
     works_again(panel, behaviour)
 
 
+def test_a_silent_worker_is_ended_also_after_a_cancel(panel, behaviour, monkeypatch):
+    """The second prompt waits for the same start as the cancelled one."""
+    monkeypatch.setattr(sys.modules["ProGiDiffSlicerLib.engine"], "_START_SECONDS", 0.5)
+    behaviour("silent")
+    panel.type("promptEdit", "liver", enter=True)
+    panel.click("proposeButton")
+    propose(panel)
+    assert panel.status().startswith("The segmentation engine did not start in time.")
+
+
+def test_self_check_of_a_silent_worker_comes_to_an_end(panel, behaviour, monkeypatch):
+    monkeypatch.setattr(sys.modules["ProGiDiffSlicerLib.engine"], "_START_SECONDS", 0.3)
+    behaviour("silent")
+    panel.fold("setupSection")
+    panel.click("checkButton")
+    until(lambda: panel.it("checkButton").isEnabled())
+    assert "did not start in time" in panel.it("setupLabel").text()
+
+
+def test_another_interpreter_does_not_end_the_prompt_that_runs(panel, behaviour):
+    behaviour("slow")
+    panel.turn("proposalsBox", 20)
+    panel.type("promptEdit", "liver", enter=True)
+    until(panel.rows)
+    assert not panel.it("installButton").isEnabled() and not panel.it("removeDownloadsButton").isEnabled()
+    other = scripted_launch()
+    panel.widget.logic.engine._launch = lambda: type(other)(other.program, other.arguments, {"OTHER": "1"})
+    panel.fold("learntSection")  # asks the engine
+    until(lambda: not panel.widget.logic.engine.is_busy())
+    assert panel.status().startswith("20 proposals") and len(panel.rows()) == 21
+    assert panel.it("installButton").isEnabled()
+
+
+def test_a_slip_in_the_panel_does_not_swallow_the_engines_answer(panel, behaviour, monkeypatch, caplog):
+    run, told = panel.widget.propose.run, []
+    monkeypatch.setattr(run, "_proposal", lambda proposal_id: told.append(proposal_id) or 1 / 0)
+    propose(panel)
+    assert len(told) == 5 and not panel.widget.logic.engine.is_busy() and len(panel.rows()) == 6
+    assert "could not be shown" in caplog.text
+
+
+def test_a_warning_of_something_optional_is_not_the_cause_of_death():
+    from ProGiDiffSlicerLib.worker import _death
+
+    log = "A matching Triton is not available. No module named 'triton'\nLoading the model"
+    assert _death(9, log, "python").kind == "WorkerDied"
+    log += "\nModuleNotFoundError: No module named 'peft'"
+    assert _death(1, log, "python").message.endswith("lacks the package peft.")
+
+
 def test_worker_that_does_not_hear_cancel_is_ended(panel, behaviour, monkeypatch):
     monkeypatch.setattr(sys.modules["ProGiDiffSlicerLib.engine"], "_CANCEL_SECONDS", 0.3)
     behaviour("slow+deaf")

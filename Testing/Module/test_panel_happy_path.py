@@ -122,6 +122,19 @@ def test_arrow_keys_and_letters_step_through_the_list(panel):
     assert panel.rows()[2].checkState(0) == Qt.CheckState.Checked
 
 
+def test_after_enter_the_keys_belong_to_the_list(panel, behaviour):
+    """The prompt is disabled meanwhile; left alone, the focus would go to Cancel, which Space presses."""
+    behaviour("slow")
+    panel.type("promptEdit", "liver", enter=True)
+    until(panel.rows)
+    assert panel.window.focusWidget() is panel.it("proposalsTree")
+    panel.press(Qt.Key.Key_Space, "proposalsTree")
+    assert panel.widget.logic.engine.is_busy() and len(panel.widget.proposals.list.ticked()) == 1
+    until(lambda: not panel.widget.logic.engine.is_busy())
+    panel.press(Qt.Key.Key_N, "proposalsTree")
+    assert panel.widget.proposals.current.name == panel.widget.proposals.proposals.everything()[2].name
+
+
 def test_letters_typed_into_the_prompt_stay_letters(panel):
     propose(panel)
     before = shown(proposals_node())

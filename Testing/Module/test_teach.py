@@ -182,6 +182,24 @@ def test_adapting_shows_progress_and_an_honest_before_and_after(teaching, behavi
     assert teaching.it("adapterBox").currentText() == "Adapted 2026-11-20"
 
 
+def test_while_it_learns_one_can_work_on_another_volume(teaching, volume, behaviour):
+    from ProGiDiffSlicerLib import self_test
+
+    behaviour("slow")
+    add(teaching)
+    other = self_test.make_volume()
+    other.SetName("Other")
+    teaching.click("adaptButton")
+    until(lambda: "loss" in said(teaching, "adaptStatus"))
+    teaching.it("volumeSelector").setCurrentNodeID(other.GetID())
+    assert teaching.rows() == []
+    teaching.choose("volumeSelector", volume.GetName())
+    assert teaching.it("volumeSelector").isEnabled() and teaching.rows()
+    teaching.type("promptEdit", "spleen", enter=True)
+    assert said(teaching, "statusLabel").startswith("The engine is busy below")
+    assert said(teaching, "adaptButton") == "Cancel" and teaching.widget.logic.engine.is_busy()
+
+
 def test_what_did_not_get_better_says_so_and_is_not_used(teaching, behaviour):
     add(teaching)
     behaviour("no-better")
