@@ -49,8 +49,8 @@ COMMANDS = """
 FILLERS = """
     a an the this that these those my your our its their his her of in on at for from with to by as into
     around over me you i we us it he she they is are was be been am do does did can could would should
-    teh hte will shall may must please pls plz kindly pleese thanks thank hi hello hey dear now here there where
-    what which how who when why if so then only just both bilateral pair entire whole complete
+    will shall may must please pls plz kindly pleese thanks thank hi hello hey dear now here there where
+    teh hte what which how who when why if so then only just both bilateral pair entire whole complete
     completely full fully exactly exact precise total single one ones two side sided sides let lets like
     want need needs looking look see try have has help go big large small enlarged normal segmentation
     segmentations masks outlines contours annotation annotations region regions volume volumes boundary
