@@ -394,3 +394,11 @@ def test_numbers_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     run = tmp_path / "run"
     assert main(["train", "textdiffseg", "--output", str(run), "--device", "cpu", *words]) == 2
     assert "Give --" in capsys.readouterr().err
+
+
+def test_a_locator_that_saw_what_is_kept_aside_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "training_data.json").write_text(json.dumps({"cases": ["a", "b"]}))
+    train_textdiffseg._refuse_to_leak(tmp_path, ["c"])
+    train_textdiffseg._refuse_to_leak(None, ["a"])
+    with pytest.raises(CasesError, match="kept aside, such as b"):
+        train_textdiffseg._refuse_to_leak(tmp_path, ["b", "c"])

@@ -129,6 +129,7 @@ def _cases(
     cache = options.cache or options.output / "packed"
     if options.data:
         chosen, aside = select_cases(options.data, exclude, options.fold)
+        _refuse_to_leak(options.locator, aside)
         if is_main:
             write_kept_aside(options.output, aside, exclude, options.fold)
         return [*pack_cases(chosen, cache, on_case), *pack_phantoms(Phantoms(), cache, on_case)]
@@ -140,6 +141,18 @@ def _cases(
                 f"There is no case “{unknown[0]}” to exclude.", "Check the ids of the packed cases."
             )
     return load_cases(cache, [case_id for case_id in ids if not _left_out(case_id, exclude)])
+
+
+def _refuse_to_leak(locator: Path | None, aside: list[str]) -> None:
+    """A locator that has learnt from the cases kept aside would flatter every figure on them."""
+    from progidiff.evaluation.learnt import learnt_cases
+
+    leaked = sorted(set(aside) & learnt_cases(str(locator))) if locator else []
+    if leaked:
+        raise CasesError(
+            f"The locator of {locator} has learnt from cases that are kept aside, such as {leaked[0]}.",
+            "Train one with the same --fold or --exclude by `progidiff train locator`, and give its run.",
+        )
 
 
 def _left_out(case_id: str, exclude: tuple[str, ...]) -> bool:
