@@ -16,7 +16,7 @@ import pytest
 import torch
 from adaptation_samples import SETTINGS, library, tiny_segmenter
 from progidiff.adaptation import adapt as adapt_file
-from progidiff.adaptation import outcome
+from progidiff.adaptation import lora, outcome
 from progidiff.adaptation.adapt import adapt
 from progidiff.adaptation.before_after import Measured
 from progidiff.adaptation.files import write_json
@@ -118,15 +118,23 @@ def test_one_that_is_no_better_at_all_learns_no_further(tmp_path: Path, dice: di
 
 
 def test_the_fewer_cases_taught_the_nearer_the_model_stays_to_itself(
-    tmp_path: Path, dice: dict[str, float]
+    tmp_path: Path, dice: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    taught: list[int] = []
+
+    def noted(tensors: Any, cases: int, prior: float) -> Any:
+        taught.append(cases)
+        return lora.shrunk(tensors, cases, prior)
+
+    monkeypatch.setattr(adapt_file, "shrunk", noted)
     cases = library(tmp_path / "cases", 2).cases()
-    full = adapt(tiny_segmenter(), cases, tmp_path / "full", settings=replace(SETTINGS, prior=0.0)).tensors()
-    usual = adapt(tiny_segmenter(), cases, tmp_path / "usual", settings=SETTINGS)
-    assert "67% of its strength" in usual.facts["training"]["how"]
-    for name, tensor in usual.tensors().items():
-        share = 2 / 3 if name.endswith("lora_B") else 1.0
-        torch.testing.assert_close(tensor, share * full[name], rtol=0.05, atol=1e-4)
+    adapter = adapt(tiny_segmenter(), cases, tmp_path / "a", settings=SETTINGS)
+    assert taught == [1, 2], "measured after one case, kept after both"
+    assert "67% of its strength" in adapter.facts["training"]["how"]
+    matrices = {"x.lora_A": torch.ones(2), "x.lora_B": torch.ones(2)}
+    half = lora.shrunk(matrices, 1, 1.0)
+    assert float(half["x.lora_A"][0] * half["x.lora_B"][0]) == 0.5
+    assert torch.equal(lora.shrunk(matrices, 3, 0.0)["x.lora_B"], matrices["x.lora_B"])
 
 
 def test_forgetting_is_told(tmp_path: Path, dice: dict[str, float]) -> None:
