@@ -44,7 +44,8 @@ def test_the_trainings_are_expected_to_take_their_shares(clock: Clock) -> None:
     expected = Meter(None, 100.0).expected
     assert list(STAGES) == ["read", "before", *KINDS, "after", *TRAININGS[len(KINDS) :], "check"]
     assert sum(expected.values()) == pytest.approx(100.0)
-    assert expected["see"] == expected["draw"] == pytest.approx(4.5 * expected["find"])
+    assert expected["see"] == pytest.approx(12 * expected["find"])
+    assert expected["draw"] == pytest.approx(7 * expected["find"])
     assert expected["see_all"] == pytest.approx(expected["see"] * 0.3 / 0.7)
 
 

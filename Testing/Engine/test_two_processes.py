@@ -21,7 +21,8 @@ def test_two_processes_train_together_and_end_together(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(tmp_path), rank],
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             env=environment,
         )
         for rank in ("0", "1")
