@@ -192,7 +192,7 @@ def run_cell(experiment: Experiment, name: str) -> None:
     else:
         cell = next(cell for cell in experiment.cells() if cell.name == name)
         content = {**asdict(cell), **train_and_measure(experiment, cell)}
-    from progidiff.adaptation.files import write_json
+    from progidiff.atomic_files import write_json
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)

@@ -19,10 +19,10 @@ from progidiff.adaptation import adapt as adapt_file
 from progidiff.adaptation import lora, outcome
 from progidiff.adaptation.adapt import adapt
 from progidiff.adaptation.before_after import Measured
-from progidiff.adaptation.files import write_json
 from progidiff.adaptation.progress import STAGES, AdaptProgress
 from progidiff.adaptation.settings import TRAININGS
 from progidiff.adaptation.work_folder import remove_stale, working_in
+from progidiff.atomic_files import write_json
 from progidiff.errors import Cancelled, CasesError, OutputError
 from progidiff.training.phantom import make_phantom
 

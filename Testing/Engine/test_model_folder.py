@@ -12,6 +12,7 @@ import torch
 from progidiff.errors import DeviceError, ModelError
 from progidiff.pipelines.model_folder import check_model_folder
 from progidiff.segmenter import Segmenter
+from safetensors.torch import load_file, save_file
 from tiny_models import tiny_model, tiny_stable_diffusion
 
 
@@ -127,6 +128,17 @@ def test_code_in_the_folder_is_not_run(model: Path, tmp_path: Path) -> None:
 def test_broken_configuration_of_a_part(model: Path, text: str) -> None:
     (model / "image_encoder" / "config.json").write_text(text)
     refused(model)
+
+
+@pytest.mark.parametrize("part", ["unet", "image_encoder", "refiner", "locator"])
+def test_a_tensor_that_is_not_in_the_file(model: Path, part: str) -> None:
+    (path,) = (model / part).glob("*.safetensors")
+    tensors = load_file(path)
+    lost = sorted(tensors)[0]
+    del tensors[lost]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks weights of its {part} \\({lost}"):
+        Segmenter.load(str(model), "cpu")
 
 
 def test_weights_of_another_size(model: Path) -> None:

@@ -27,7 +27,6 @@ from progidiff.adaptation.adapter import Adapter
 from progidiff.adaptation.adapter_store import check_name
 from progidiff.adaptation.before_after import Measured, measure_cases, measure_phantom
 from progidiff.adaptation.case_library import StoredCase
-from progidiff.adaptation.files import write_json
 from progidiff.adaptation.lessons import Lessons
 from progidiff.adaptation.lora import shrunk
 from progidiff.adaptation.outcome import Outcome, describe, held_out_facts, write_adapter
@@ -35,6 +34,7 @@ from progidiff.adaptation.progress import Meter, OnAdaptProgress
 from progidiff.adaptation.settings import KINDS, TRAININGS, AdaptSettings
 from progidiff.adaptation.teaching import split, whole
 from progidiff.adaptation.work_folder import PLAN, digest_of, empty, open_plan, seconds_of, working_in
+from progidiff.atomic_files import write_json
 from progidiff.errors import CasesError, ModelError, OutputError
 from progidiff.training.phantom import make_phantom
 

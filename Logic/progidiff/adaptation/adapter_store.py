@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from progidiff.adaptation.adapter import CARD, FACTS, WEIGHTS, Adapter, check_facts
 from progidiff.adaptation.card import write_card
-from progidiff.adaptation.files import new_folder, remove_folder, write_json
+from progidiff.atomic_files import new_folder, remove_folder, write_json
 from progidiff.errors import AdapterError, OutputError, UsageError
 from progidiff.model_list import user_models_folder
 

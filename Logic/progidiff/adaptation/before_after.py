@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.adaptation.files import write_json
 from progidiff.adaptation.teaching import Part
+from progidiff.atomic_files import write_json
 from progidiff.prompts import Target, organ_table, parse_prompt
 from progidiff.training.case_store import to_canonical_axes
 from progidiff.volumes.volume import Volume

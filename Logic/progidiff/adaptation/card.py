@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from progidiff.adaptation.adapter import CARD
-from progidiff.adaptation.files import write_text
+from progidiff.atomic_files import write_text
 
 LICENCE_NOTE = (
     "These weights were trained on the cases listed here. Their terms of use, and those of the base model, "

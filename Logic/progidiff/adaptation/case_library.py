@@ -24,7 +24,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from progidiff.adaptation.files import (
+from progidiff.adaptation.slices import Ranges, runs
+from progidiff.atomic_files import (
     locked,
     new_folder,
     remove_abandoned,
@@ -32,7 +33,6 @@ from progidiff.adaptation.files import (
     sync_folder,
     write_json,
 )
-from progidiff.adaptation.slices import Ranges, runs
 from progidiff.errors import CasesError, OutputError, ProGiDiffError
 from progidiff.prompts.organ_table import organ_table
 from progidiff.volumes import check_volume, decide_modality, read_label, read_volume, write_volume

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from progidiff.adaptation.files import write_json
+from progidiff.atomic_files import write_json
 from progidiff.errors import Cancelled, ModelError
 from progidiff.out_of_memory import is_out_of_memory, release_memory
 from progidiff.training.loop import Progress, Schedule, Stage, train

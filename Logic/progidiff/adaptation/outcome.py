@@ -15,10 +15,10 @@ from progidiff.adaptation.adapter import FACTS, PICTURE, SCHEMA, WEIGHTS, Adapte
 from progidiff.adaptation.before_after import Measured, draw_pictures, score_table
 from progidiff.adaptation.card import LICENCE_NOTE, write_card
 from progidiff.adaptation.case_library import StoredCase
-from progidiff.adaptation.files import new_folder, write_json
 from progidiff.adaptation.settings import AdaptSettings
 from progidiff.adaptation.slices import runs, slices_text
 from progidiff.adaptation.teaching import Part
+from progidiff.atomic_files import new_folder, write_json
 
 if TYPE_CHECKING:
     from progidiff.segmenter import Segmenter

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from progidiff.adaptation.case_library import StoredCase
-from progidiff.adaptation.files import LOCK, UNFINISHED, claimed, write_json
 from progidiff.adaptation.settings import CPU_MINUTES, GPU_MINUTES, AdaptSettings
+from progidiff.atomic_files import LOCK, UNFINISHED, claimed, write_json
 from progidiff.errors import OutputError
 
 PLAN = "plan.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from progidiff.errors import ModelError
 
@@ -94,6 +94,7 @@ def load_pipeline(folder: Path) -> Any:
             )
         pipeline = getattr(importlib.import_module(_PIPELINES[kind]), kind)
         loaded = pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        _require_all_weights(loaded, folder)
         # transformers keeps the precision that weights are stored in; autocast chooses the faster one.
         return loaded.to(torch.float32)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -102,3 +103,15 @@ def load_pipeline(folder: Path) -> Any:
             f"The model in {folder} cannot be loaded ({reason}).",
             "Install the model again.",
         ) from error
+
+
+def _require_all_weights(pipeline: Any, folder: Path) -> None:
+    """Raises ModelError for weights that the files lack; diffusers leaves these empty without a word."""
+    for part, module in pipeline.components.items():
+        named = module.named_parameters() if isinstance(module, nn.Module) else ()
+        lacking = [name for name, parameter in named if parameter.is_meta]
+        if lacking:
+            raise ModelError(
+                f"The model in {folder} lacks weights of its {part} ({lacking[0]} for one).",
+                "Install it again; a model of an earlier version must be trained again.",
+            )

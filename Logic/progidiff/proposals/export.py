@@ -12,7 +12,7 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from progidiff.adaptation.files import UNFINISHED, remove_abandoned
+from progidiff.atomic_files import UNFINISHED, remove_abandoned
 from progidiff.errors import OutputError
 from progidiff.proposals.contact_sheet import contact_sheet
 from progidiff.proposals.description import describe

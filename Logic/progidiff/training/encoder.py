@@ -66,9 +66,8 @@ def lesion_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
     probability, target, smooth = flat.sigmoid() * inside, target * inside, 10.0
     dice = (2 * (probability * target).sum(1) + smooth) / (probability.sum(1) + target.sum(1) + smooth)
     counted = inside.any(1).float()
-    return cross_entropy / inside.sum().clamp(min=1) + ((1 - dice) * counted).sum() / counted.sum().clamp(
-        min=1
-    )
+    of_voxels = cross_entropy / inside.sum().clamp(min=1)
+    return of_voxels + ((1 - dice) * counted).sum() / counted.sum().clamp(min=1)
 
 
 def volume_organ_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:

@@ -84,14 +84,13 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             self.up.append(ResidualBlock(shallow, shallow))
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
-        self.to_lesion = (
-            nn.Sequential(  # what tells a lesion from its organ is finer than what tells organs apart
-                nn.Conv3d(channels[0] + 12, detail_channels, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv3d(detail_channels, detail_channels, 3, padding=1),
-                nn.SiLU(),
-                nn.Conv3d(detail_channels, 4, 1),
-            )
+        # What tells a lesion from its organ is finer than what tells organs apart: convolutions of its own.
+        self.to_lesion = nn.Sequential(
+            nn.Conv3d(channels[0] + 12, detail_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(detail_channels, detail_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(detail_channels, 4, 1),
         )
         asks = bool(text_width) and features
         self.query = nn.Linear(text_width, organs + 1) if asks else None
