@@ -23,9 +23,7 @@ _THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, 
 _ASKED = 0.5  # how often a lesion that is there is asked for, rather than its organ
 _ABSENT = 0.5  # how often a lesion is asked for in an organ that is known to have none
 _SICK_ORGANS = 4.0  # how much more often an organ that can have a lesion is drawn when each of them has one
-_HEALTHY = (
-    4.0  # the same for phantoms against other cases: only they are sure to have no lesion but the grown
-)
+_HEALTHY = 4.0  # the same for phantoms against other cases: they are sure to have no other lesion
 _TILT = 0.05  # how far consecutive slices slide against each other, mm a mm
 
 
@@ -38,7 +36,8 @@ class VolumeBatch:
         label: (B, D, H, W) int64, the organs of the piece; a lesion counts as its organ.
         mask: (B, 1, D, H, W) in [0, 1], what is asked for.
         lesion: (B, 1, D, H, W) in [0, 1], every lesion in the organ, asked for or not; 0 where nobody looked.
-        searched: (B, 1, D, H, W) bool, the organ, where every voxel is known to be lesion or not.
+        searched: (B, 1, D, H, W) bool, the organ, where what is no lesion is taken to be healthy: it was
+            annotated, is a phantom's, or has a grown lesion.
         known: (B, D, 1 + organs) bool, annotated classes of each slice.
         checked: (B, D) bool, slices on which `mask` is the truth.
         asked: (B,) int64, numbers of the organs or findings asked for.
