@@ -48,7 +48,26 @@ UNDERSTOOD = {
     "Leber-, Pankreas- und Nierentumoren": ["liver_tumor", "pancreas_tumor", *OF_KIDNEYS],
     "métastases du foie et du pancréas": ["liver_tumor", "pancreas_tumor"],
     "tumores hepáticos y pancreáticos": ["liver_tumor", "pancreas_tumor"],
+    # Nouns before a plural share it.
+    "liver and pancreas tumors": ["liver_tumor", "pancreas_tumor"],
+    "the liver & pancreatic lesions": ["liver_tumor", "pancreas_tumor"],
+    "liver, pancreas and kidney tumors": ["liver_tumor", "pancreas_tumor", *OF_KIDNEYS],
+    "liver, pancreas, and left kidney masses": ["liver_tumor", "pancreas_tumor", "left_kidney_tumor"],
+    "right kidney and liver cancers": ["right_kidney_tumor", "liver_tumor"],
+    "renal, liver and pancreas tumors": [*OF_KIDNEYS, "liver_tumor", "pancreas_tumor"],
+    "Leber und Pankreas Metastasen": ["liver_tumor", "pancreas_tumor"],
+    "Leber- und Pankreastumoren": ["liver_tumor", "pancreas_tumor"],
+    "liver and pancreas tumors and the spleen": ["liver_tumor", "pancreas_tumor", "spleen"],
     # Organs that stand beside a finding without being its own.
+    "liver and pancreas tumor": ["liver", "pancreas_tumor"],
+    "the liver and the pancreas tumors": ["liver", "pancreas_tumor"],
+    "liver, pancreas tumors": ["liver", "pancreas_tumor"],
+    "pancreas, and liver tumors": ["pancreas", "liver_tumor"],
+    "liver: pancreas and kidney tumors": ["liver", "pancreas_tumor", *OF_KIDNEYS],
+    "liver and liver tumors": ["liver", "liver_tumor"],
+    "both kidneys and liver tumors": ["right_kidney", "left_kidney", "liver_tumor"],
+    "spleen and liver tumors": ["spleen", "liver_tumor"],
+    "spleen, pancreas and liver tumors": ["spleen", "pancreas_tumor", "liver_tumor"],
     "liver tumor and pancreas": ["liver_tumor", "pancreas"],
     "tumors of the liver, and the spleen": ["liver_tumor", "spleen"],
     "tumor of the liver, pancreas": ["liver_tumor", "pancreas"],
@@ -99,11 +118,22 @@ def test_the_text_names_one_finding_of_a_list() -> None:
     assert pancreas.phrase == "tumors of the liver and pancreas"
     liver, pancreas = parse_prompt("Leber- und Pankreastumoren", FINDINGS)
     assert (liver.text, pancreas.text) == ("segment the liver tumor", "segment the Pankreastumoren")
+    liver, pancreas = parse_prompt("liver and pancreas tumors", FINDINGS)
+    assert (liver.text, pancreas.text) == ("segment the liver tumor", "segment the pancreas tumors")
 
 
 def test_a_list_of_findings_is_refused_for_the_one_that_no_model_draws() -> None:
     with pytest.raises(PromptError, match="“tumors of the liver and the spleen” is not among the findings"):
         parse_prompt("tumors of the liver and the spleen", FINDINGS)
+    with pytest.raises(PromptError, match="“spleen tumors” is not among the findings"):
+        parse_prompt("liver and spleen tumors", FINDINGS)
+    with pytest.raises(FindingError, match="does not draw “pancreas tumors”"):
+        parse_prompt("liver and pancreas tumors", ["liver_tumor"])
+
+
+def test_an_exception_takes_out_all_findings_of_a_list() -> None:
+    prompt = "the liver and kidneys, but not the liver and pancreas tumors"
+    assert [t.organ for t in parse_prompt(prompt, FINDINGS)] == ["liver", "right_kidney", "left_kidney"]
 
 
 @pytest.mark.parametrize("prompt", UNDERSTOOD)

@@ -32,7 +32,11 @@ def join_findings(prompt: str, tokens: list[Token], drawn: Collection[str]) -> l
         place = _organ_place(tokens, index)
         if place is not None:
             is_tumor = token.key in _keys(vocabulary.TUMORS)
-            others = _listed_after(prompt, tokens, place) if place > index else _listed_before(tokens, place)
+            if place > index:
+                others = _listed_after(prompt, tokens, place)
+            else:
+                several = token.key in _keys(vocabulary.SEVERAL_TUMORS)
+                others = _listed_before(prompt, tokens, place, several)
             tokens[place] = _joined(tokens[place], token, is_tumor, drawn)
             for at in others:
                 shared = _joined(tokens[at], token, is_tumor, drawn)
@@ -145,8 +149,12 @@ def _is_comma(prompt: str, token: Token) -> bool:
     return token.kind == "break" and prompt[token.start] == ","
 
 
-def _listed_before(tokens: list[Token], place: int) -> list[int]:
-    """Adjectives before the organ at `place` that lack a noun otherwise: "hepatic and pancreatic lesions"."""
+def _listed_before(prompt: str, tokens: list[Token], place: int, several: bool) -> list[int]:
+    """The other organs of a list that ends at `place`: "hepatic and pancreatic lesions".
+
+    Adjectives lack a noun otherwise. A noun could be an organ of its own, as it is in "liver and pancreas
+    tumor", and shares the finding only where the word for that is plural: "liver and pancreas tumors".
+    """
     listed: list[int] = []
     at = place
     while True:
@@ -156,11 +164,30 @@ def _listed_before(tokens: list[Token], place: int) -> list[int]:
         before = at
         while before > 0 and tokens[before].kind in ("and", "break"):
             before -= 1
+        if before == at or not _organs(tokens[before]):
+            return listed
         is_adjective = tokens[before].entry.adjective or tokens[before].kind == "unknown"
-        if before == at or not is_adjective or not _organs(tokens[before]):
+        if not is_adjective and not (several and _shares_tumors(prompt, tokens, before, [*listed, place])):
             return listed
         listed.append(before)
         at = before
+
+
+def _shares_tumors(prompt: str, tokens: list[Token], noun: int, listed: list[int]) -> bool:
+    """Whether a noun before the organs of a list begins it: "liver and pancreas tumors".
+
+    "And" joins the list as in `_listed_after`. What can have no tumor ("spleen and liver tumors"), is plural
+    ("kidneys and liver tumors") or is listed already ("liver and liver tumors") is an organ of its own.
+    """
+    joints = [t for t in tokens[noun + 1 : min(listed)] if t.kind in ("and", "break")]
+    is_list = all(t.kind == "and" or _is_comma(prompt, t) for t in joints)
+    if len(listed) == 1:
+        goes_on = noun > 0 and _is_comma(prompt, tokens[noun - 1])  # "liver, pancreas, and kidney tumors"
+        is_list = is_list and joints[-1].kind == "and" and (joints[0].kind == "and" or goes_on)
+    key, organs = tokens[noun].key, _organs(tokens[noun])
+    is_plural = key.endswith("s") and meaning(key[:-1]) is not None
+    repeated = any(_organs(tokens[other]) == organs for other in listed)
+    return is_list and bool(_tumors(organs)) and not is_plural and not repeated
 
 
 def _organs(token: Token) -> tuple[str, ...]:
@@ -172,9 +199,14 @@ def _organs(token: Token) -> tuple[str, ...]:
 
 
 def _entry(organs: tuple[str, ...], is_tumor: bool, drawn: Collection[str]) -> Entry:
-    ids = tuple(f.id for f in organ_table().findings if is_tumor and f.within in organs)
+    ids = _tumors(organs) if is_tumor else ()
     known = tuple(finding for finding in ids if finding in drawn)
     return Entry("organs", known) if known else Entry("finding", ids)
+
+
+def _tumors(organs: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids of the tumors that the organ table knows in some organs."""
+    return tuple(finding.id for finding in organ_table().findings if finding.within in organs)
 
 
 def _compounds(prompt: str, tokens: list[Token], drawn: Collection[str]) -> list[Token]:

@@ -144,16 +144,22 @@ OTHER_PHRASES = (
     "renal pelvis", "inferior mesenteric vein",
 )  # fmt: skip
 # What is found in an organ and named together with it. Some models draw tumors; nothing else is drawn.
-TUMORS = """
-    tumor tumors tumour tumours lesion lesions mass masses cancer cancers carcinoma carcinomas metastasis
-    metastases neoplasm neoplasms neoplasia malignancy malignancies adenoma adenomas adenocarcinoma hepatoma
-    hemangioma hemangiomas haemangioma haemangiomas angiomyolipoma
-    tumore tumoren läsion läsionen metastase metastasen karzinom karzinome krebs raumforderung
-    raumforderungen adenom adenome hämangiom hämangiome
-    tumeur tumeurs lésion lésions métastase métastases masse carcinome carcinomes néoplasie adénome
-    adénomes hémangiome hémangiomes
-    tumores lesión lesiones metástasis masa masas cáncer neoplasias hemangiomas
+# Several can be of all organs of a list: "liver and pancreas tumors".
+SEVERAL_TUMORS = """
+    tumors tumours lesions masses cancers carcinomas metastases neoplasms malignancies adenomas
+    adenocarcinomas hepatomas hemangiomas haemangiomas angiomyolipomas
+    tumore tumoren läsionen metastasen karzinome raumforderungen adenome hämangiome
+    tumeurs lésions métastases carcinomes adénomes hémangiomes
+    tumores lesiones masas neoplasias hemangiomas
 """
+ONE_TUMOR = """
+    tumor tumour lesion mass cancer carcinoma metastasis neoplasm neoplasia malignancy adenoma
+    adenocarcinoma hepatoma hemangioma haemangioma angiomyolipoma
+    läsion metastase karzinom krebs raumforderung adenom hämangiom
+    tumeur lésion métastase masse carcinome néoplasie adénome hémangiome
+    lesión metástasis masa cáncer
+"""
+TUMORS = ONE_TUMOR + SEVERAL_TUMORS
 OTHER_FINDINGS = """
     cyst cysts nodule nodules stone stones calculus calculi hematoma haematoma abscess abscesses lymphoma
     zyste zysten stein steine abszess kyste kystes abcès quiste quistes absceso
