@@ -19,6 +19,7 @@ from progidiff.training import pack, volume_data
 from progidiff.training.case_store import PackedCase, pack_case
 from progidiff.training.cases import Case, find_cases
 from progidiff.training.finding_names import match_findings
+from progidiff.training.pack_cache import read_case, write_case
 from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun
 from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 from progidiff.volumes import Volume, write_volume
@@ -198,9 +199,10 @@ def test_packed_findings_lie_in_their_organs(
     values = [0, 6, 11, 3, *sorted(annotated)]
     array = np.random.default_rng(seed).choice(values, SHAPE).astype(np.uint8)
     case = pack_case("a", None, Volume(array, AFFINE), (3, 6, 11), "CT", tuple(sorted(annotated)))
-    path = tmp_path_factory.mktemp("packed") / "CT__a.npz"
-    case.save(path)
-    again = PackedCase.load(path)
+    folder = tmp_path_factory.mktemp("packed")
+    write_case(folder, case, "")
+    again = read_case(folder, "a")
+    assert again is not None
     assert again.annotated_findings == tuple(sorted(annotated))
     assert np.array_equal(again.label, case.label)
     assert set(np.unique(case.label)) <= {0, 3, 6, 11}
@@ -222,12 +224,14 @@ def test_files_from_before_findings_load_unchanged(tmp_path: Path) -> None:
         spacing=np.array([5.0, 2, 2]),
         organs=np.array([6]),
     )
-    case = PackedCase.load(tmp_path / "CT__old.npz")
-    assert (case.organs, case.findings, case.annotated_findings) == ((6,), None, ())
-    assert not case.knows_finding(LIVER_TUMOR)
-    case.save(tmp_path / "CT__new.npz")
-    with np.load(tmp_path / "CT__new.npz") as arrays:
-        assert sorted(arrays.files) == ["image", "label", "organs", "spacing"]
+    (tmp_path / "old.json").write_text('{"file": "CT__old.npz", "made_from": "data"}')
+    for _ in range(2):  # packed as now, then taken from the cache
+        case = read_case(tmp_path, "old", "data")
+        assert case is not None
+        assert (case.organs, case.findings, case.annotated_findings) == ((6,), None, ())
+        assert np.array_equal(case.label, label) and (case.domain, case.spacing) == ("CT", (5, 2, 2))
+        assert not case.knows_finding(LIVER_TUMOR)
+    assert not list(tmp_path.glob("*.npz"))
 
 
 def test_annotated_but_absent_survives_packing(tmp_path: Path) -> None:

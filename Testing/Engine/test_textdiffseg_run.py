@@ -24,6 +24,7 @@ from progidiff.prompts import organ_table
 from progidiff.training import loop, textdiffseg_run
 from progidiff.training.case_store import PackedCase
 from progidiff.training.loop import Schedule
+from progidiff.training.pack_cache import write_case
 from progidiff.training.safeguards import checkpoint_step, write_json
 from progidiff.training.textdiffseg import TextDiffSegStage
 from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun, read_locator, recipe_with
@@ -292,10 +293,7 @@ CASES = {"a": packed_case(seed=1), "b": packed_case(seed=2), "c": packed_case(se
 
 def pack(cache: Path, *names: str) -> None:
     for name in names:
-        case = CASES[name]
-        cache.mkdir(parents=True, exist_ok=True)
-        replace(case, id=name).save(cache / f"{case.domain}__{name}.npz")
-        write_json(cache / f"{name}.json", {"file": f"{case.domain}__{name}.npz", "made_from": name})
+        write_case(cache, replace(CASES[name], id=name), mark=name)
 
 
 @pytest.fixture

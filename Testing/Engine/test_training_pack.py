@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from progidiff.errors import CasesError, OutputError, UsageError
 from progidiff.prompts import organ_table
-from progidiff.training import pack
-from progidiff.training.case_store import PackedCase, load_packed
+from progidiff.training import case_store, pack, pack_cache
+from progidiff.training.case_store import PackedCase
 from progidiff.training.cases import find_cases
+from progidiff.training.locator_data import CoarsePatches
+from progidiff.training.pack_cache import read_case, write_case
+from progidiff.training.slice_data import OrganSlices
+from progidiff.training.volume_data import OrganVolumes
 from progidiff.volumes import Volume, write_volume
 from training_samples import phantom, small_phantoms, write_cases
 
@@ -76,7 +84,6 @@ def test_packed_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name, case in first.items():
         assert np.array_equal(case.label, again[name].label) and case.spacing == again[name].spacing
         assert (case.organs, case.domain) == (again[name].organs, again[name].domain)
-    assert {case.id for case in load_packed(tmp_path)} == set(first)
 
 
 def test_changed_and_damaged_cases_are_packed_again(
@@ -84,23 +91,128 @@ def test_changed_and_damaged_cases_are_packed_again(
 ) -> None:
     packed(data, tmp_path)
     os.utime(data / "case_1_image.nii.gz", (1, 1))
-    damaged = tmp_path / "CT__case_2.npz"
-    damaged.write_bytes(damaged.read_bytes()[:1000])
-    (tmp_path / "labels__case_3.npz").unlink()
+    only(tmp_path, "labels__case_3.*").unlink()
+    only(tmp_path, "CT__case_2.*").write_bytes(b"")
     read = count_reads(monkeypatch)
     assert len(packed(data, tmp_path)) == 4
     assert read == ["case_1", "case_2", "case_3"]
+    assert len(list(tmp_path.glob("*.npy"))) == 4  # what they replace is gone
+
+
+@pytest.mark.parametrize("left", [0, 20, 1000, -1])
+def test_a_truncated_file_is_packed_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    whole = packed(data, tmp_path)["case_2"]
+    damaged = only(tmp_path, "CT__case_2.*")
+    damaged.write_bytes(damaged.read_bytes()[:left])
+    with pytest.raises(CasesError, match="case_2"):
+        pack.load_cases(tmp_path, ["case_2"])
+    read = count_reads(monkeypatch)
+    again = packed(data, tmp_path)["case_2"]
+    assert read == ["case_2"] and again.boxes.keys() == whole.boxes.keys()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{", '{"file": "CT__case_2.npy", "made_from": 1}'])
+def test_a_damaged_note_is_written_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str
+) -> None:
+    packed(data, tmp_path)
+    (tmp_path / "case_2.json").write_text(note)
+    read = count_reads(monkeypatch)
+    packed(data, tmp_path)
+    assert read == ["case_2"]
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
 
 
 def test_nothing_half_written_is_left(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: PackedCase, path: Path) -> None:
-        path.write_bytes(b"half")
+    def full(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(PackedCase, "save", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         packed(data, tmp_path)
-    assert not list(tmp_path.glob("*.npz"))
+    assert not list(tmp_path.iterdir())
+
+
+# Mapped arrays
+
+
+def in_memory(case: PackedCase) -> PackedCase:
+    assert case.image is not None
+    return replace(case, image=np.array(case.image), label=np.array(case.label))
+
+
+@pytest.mark.filterwarnings("error:.*not writable")
+@pytest.mark.parametrize(
+    "draws",
+    [
+        lambda cases: OrganSlices(cases, 32),
+        lambda cases: OrganVolumes(cases, 32, (8,)),
+        lambda cases: CoarsePatches(cases, (8, 8, 8), 12.0),
+    ],
+    ids=["slices", "volumes", "patches"],
+)
+def test_mapped_cases_teach_what_those_in_memory_do(
+    data: Path, tmp_path: Path, draws: Callable[[list[PackedCase]], Any]
+) -> None:
+    mapped = [case for case in packed(data, tmp_path).values() if case.image is not None]
+    assert not any(case.label.flags.writeable for case in mapped)
+    batches = []
+    for cases in (mapped, [in_memory(case) for case in mapped]):
+        torch.manual_seed(0)
+        batch = draws(cases).batch(4, np.random.default_rng(0))
+        batches.append(batch if isinstance(batch, tuple) else tuple(vars(batch).values()))
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
+
+
+def test_boxes_are_kept_with_the_case(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = packed(data, tmp_path)["case_0"]
+    for organ, (low, high) in in_memory(case).boxes.items():
+        where = np.argwhere(case.label == organ)
+        assert np.array_equal(low, where.min(0)) and np.array_equal(high, where.max(0))
+        assert np.array_equal(case.boxes[organ], (low, high))
+    assert replace(case, organs=(6,)).boxes.keys() == {6}
+    monkeypatch.setattr(case_store, "find_objects", None)  # would look at every voxel
+    assert packed(data, tmp_path)["case_0"].boxes.keys() == case.boxes.keys()
+
+
+def test_specks_have_no_box() -> None:
+    label = np.zeros((4, 8, 8), np.uint8)
+    label[1, 2, :7], label[2:, 3:6, 3:7] = 1, 6
+    case = PackedCase("a", None, label, (5, 2, 2), (1, 4, 6), "CT")
+    assert [(organ, [low.tolist(), high.tolist()]) for organ, (low, high) in case.boxes.items()] == [
+        (6, [[2, 3, 3], [3, 5, 6]])
+    ]
+
+
+def test_a_reader_keeps_what_another_run_packs_anew(tmp_path: Path) -> None:
+    def flat(value: int) -> PackedCase:
+        return PackedCase("a", None, np.full((3, 4, 5), value, np.uint8), (5, 2, 2), (1, 2), "CT")
+
+    write_case(tmp_path, flat(1), "old")
+    readers = [read_case(tmp_path, "a"), read_case(tmp_path, "a", "old")]
+    write_case(tmp_path, flat(2), "new")
+    assert read_case(tmp_path, "a", "old") is None
+    readers.append(read_case(tmp_path, "a", "new"))
+    assert [int(case.label.max()) for case in readers if case is not None] == [1, 1, 2]
+
+
+def test_more_cases_than_files_may_be_open(tmp_path: Path) -> None:
+    """Every mapped file stays open, and TotalSegmentator has more than many systems allow at first."""
+    resource = pytest.importorskip("resource", reason="only macOS and Linux limit open files")
+    write_case(tmp_path, PackedCase("a", None, np.ones((1, 5, 5), np.uint8), (5, 2, 2), (1,), "CT"), "")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    pack_cache._allow_many_open_files.cache_clear()
+    try:
+        assert len(pack.load_cases(tmp_path, ["a"] * 300)) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_cache_that_cannot_be_written(data: Path, tmp_path: Path) -> None:
@@ -172,7 +284,7 @@ def test_all_damaged_cases_are_named_at_once_and_the_others_are_packed(tmp_path:
     with pytest.raises(CasesError, match="--exclude case_0,case_2 to") as caught:
         packed(folder, tmp_path / "cache")
     assert "case_0 (" in caught.value.message and "case_1" not in caught.value.message
-    assert [path.name for path in (tmp_path / "cache").glob("*.npz")] == ["CT__case_1.npz"]
+    assert [path.name.split(".")[0] for path in (tmp_path / "cache").glob("*.npy")] == ["CT__case_1"]
 
 
 def test_phantoms_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

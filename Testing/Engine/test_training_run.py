@@ -77,7 +77,7 @@ def test_each_stage_leaves_its_parts_and_a_summary(trained: Path) -> None:
 
 def test_nothing_is_pickled(trained: Path) -> None:
     kinds = {p.suffix for p in trained.rglob("*") if p.is_file()}
-    assert kinds <= {".safetensors", ".json", ".jsonl", ".npz", ".txt"}
+    assert kinds <= {".safetensors", ".json", ".jsonl", ".npy", ".txt"}
 
 
 def test_the_record_says_what_was_learnt_from(trained: Path, data: Path) -> None:
@@ -331,7 +331,7 @@ def test_all_in_one_command(tmp_path: Path, data: Path, capsys: pytest.CaptureFi
         (tmp_path / "run" / "progidiff-smoke-test" / "training_data.json").read_text(encoding="utf-8")
     )
     assert (tmp_path / "run" / "kept_aside.txt").read_text(encoding="utf-8") == "case_0\n"  # of the fold
-    assert record["kept_aside"] == ["case_0", "case_2"] and (tmp_path / "c" / "CT__case_1.npz").is_file()
+    assert record["kept_aside"] == ["case_0", "case_2"] and list((tmp_path / "c").glob("CT__case_1.*.npy"))
 
 
 def test_minutes_limit_a_stage(tmp_path: Path) -> None:

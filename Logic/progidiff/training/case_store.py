@@ -1,16 +1,17 @@
-"""Training cases packed small: canonical orientation, eight bits, one `.npz` each.
+"""Training cases packed small: canonical orientation, eight bits.
 
 Training reads random slices of random cases thousands of times a minute, so the cases are brought
-once into the orientation the model sees and kept in memory.
+once into the orientation the model sees; `pack_cache` keeps them on disk.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from progidiff.prompts import organ_table
 from progidiff.volumes.volume import Volume
@@ -18,11 +19,15 @@ from progidiff.volumes.volume import Volume
 # Voxel axes of the canonical axial orientation expressed in RAS: i → left, j → posterior, k → superior.
 _CANONICAL_AXES = np.diag([-1.0, -1.0, 1.0])
 _FINEST_PIXEL_MM = 1.7
+_FEWEST_VOXELS = 20  # what is smaller is a slip of the annotation rather than an organ
+
+Boxes = dict[int, tuple[NDArray[np.int_], NDArray[np.int_]]]
+"""Label number → lowest and highest voxel index along (k, j, i)."""
 
 
 @dataclass(frozen=True)
 class PackedCase:
-    """One patient or phantom, ready for training.
+    """One patient or phantom, ready for training; arrays from the cache are mapped files and read-only.
 
     Attributes:
         id: name of the case.
@@ -57,33 +62,16 @@ class PackedCase:
         """Whether `findings` is the truth for one finding: it was annotated, or a phantom cannot have it."""
         return number in self.annotated_findings or self.domain == "phantom"
 
-    def save(self, path: Path) -> None:
-        """Write the case to `path` (.npz, no pickles)."""
-        arrays = {"label": self.label, "spacing": np.asarray(self.spacing), "organs": np.asarray(self.organs)}
-        if self.image is not None:
-            arrays["image"] = self.image
-        if self.findings is not None:
-            arrays["findings"] = self.findings
-        if self.annotated_findings:
-            arrays["annotated_findings"] = np.asarray(self.annotated_findings)
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
-
-    @classmethod
-    def load(cls, path: Path) -> PackedCase:
-        """Read a case written by :meth:`save`; the domain is the part of the name before `__`."""
-        domain, _, case_id = path.stem.partition("__")
-        with np.load(path, allow_pickle=False) as arrays:
-            k, j, i = (float(v) for v in arrays["spacing"])
-            return cls(
-                case_id,
-                arrays["image"] if "image" in arrays.files else None,
-                arrays["label"],
-                (k, j, i),
-                tuple(int(v) for v in arrays["organs"]),
-                domain,
-                findings=arrays["findings"] if "findings" in arrays.files else None,
-                annotated_findings=tuple(int(v) for v in arrays.get("annotated_findings", ())),
-            )
+    @cached_property
+    def boxes(self) -> Boxes:
+        """Where each annotated organ lies that is there, in the order of `organs`."""
+        found = find_objects(self.label, max_label=max(self.organs, default=1))
+        boxes = {}
+        for organ in self.organs:
+            box = found[organ - 1]
+            if box and np.count_nonzero(self.label[box] == organ) >= _FEWEST_VOXELS:
+                boxes[organ] = np.array([s.start for s in box]), np.array([s.stop - 1 for s in box])
+        return boxes
 
 
 def to_canonical_axes(array: NDArray, affine: NDArray) -> tuple[NDArray, tuple[float, float, float]]:
@@ -162,9 +150,3 @@ def _as_organs(label: NDArray[np.uint8]) -> NDArray[np.uint8]:
         assert finding.within is not None
         table[finding.label] = organ_table().by_id(finding.within).label
     return table[label]
-
-
-def load_packed(folder: Path, domains: set[str] | None = None) -> list[PackedCase]:
-    """All packed cases below `folder`, sorted by name; optionally only some domains."""
-    paths = sorted(folder.glob("*__*.npz"))
-    return [PackedCase.load(p) for p in paths if domains is None or p.stem.split("__")[0] in domains]

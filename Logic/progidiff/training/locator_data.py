@@ -84,10 +84,10 @@ def _shrink(case: PackedCase) -> tuple[Tensor, Tensor]:
     """The case as uint8 image and label at `_STORED_MM` isotropic."""
     assert case.image is not None
     shape = [max(8, round(n * s / _STORED_MM)) for n, s in zip(case.label.shape, case.spacing, strict=True)]
-    image = torch.from_numpy(case.image)[None, None].float()
+    image = torch.tensor(case.image)[None, None].float()
     factor = [max(1, int(_STORED_MM / s)) for s in case.spacing]
     image = F.interpolate(F.avg_pool3d(image, factor), size=shape, mode="trilinear", align_corners=False)
-    label = F.interpolate(torch.from_numpy(case.label)[None, None], size=shape, mode="nearest-exact")
+    label = F.interpolate(torch.tensor(case.label)[None, None], size=shape, mode="nearest-exact")
     return image[0, 0].round().to(torch.uint8), label[0, 0]
 
 

@@ -1,23 +1,19 @@
-"""Data sets → packed training cases, kept on disk: reading and packing again is only for what has changed."""
+"""Data sets → packed training cases: reading and packing again is only for what has changed."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import zipfile
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from progidiff.errors import CasesError, OutputError, UsageError, VolumeError
+from progidiff.errors import CasesError, UsageError, VolumeError
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
 from progidiff.training.cases import Case, file_name, find_cases, labelled_cases
 from progidiff.training.configuration import Phantoms
+from progidiff.training.pack_cache import cached_case, read_case
 from progidiff.training.phantom import make_phantom, paint_label_map
 from progidiff.volumes import Volume, normalise, resample
 from progidiff.volumes.volume import Grid
@@ -94,7 +90,7 @@ def pack_cases(cases: Sequence[Case], cache: Path, on_case: OnCase | None = None
         if on_case is not None:
             on_case(case.id, number, len(cases))
         try:
-            packed.append(_cached(cache, case.id, _fingerprint(case), lambda case=case: _pack(case)))  # type: ignore[misc]
+            packed.append(cached_case(cache, case.id, _fingerprint(case), lambda case=case: _pack(case)))  # type: ignore[misc]
         except (CasesError, VolumeError) as error:
             unusable[case.id] = error.message.rstrip(".")
     if unusable:
@@ -122,7 +118,7 @@ def pack_phantoms(settings: Phantoms, cache: Path, on_case: OnCase | None = None
         if on_case is not None:
             on_case(f"phantom_{seed}", number, settings.count)
         mark = _digest("phantom", settings.shape, settings.spacing, seed)
-        packed.append(_cached(cache, f"phantom_{seed}", mark, lambda seed=seed: invent(seed)))  # type: ignore[misc]
+        packed.append(cached_case(cache, f"phantom_{seed}", mark, lambda seed=seed: invent(seed)))  # type: ignore[misc]
     return packed
 
 
@@ -137,7 +133,7 @@ def pack_paintings(
         if on_case is not None:
             on_case(name, number, len(jobs))
         mark = _digest("painted", _fingerprint(case), n)
-        packed.append(_cached(cache, name, mark, lambda c=case, n=n, name=name: _paint(c, n, name)))  # type: ignore[misc]
+        packed.append(cached_case(cache, name, mark, lambda c=case, n=n, name=name: _paint(c, n, name)))  # type: ignore[misc]
     return packed
 
 
@@ -149,7 +145,7 @@ def load_cases(cache: Path, ids: Collection[str]) -> list[PackedCase]:
     """
     packed = []
     for case_id in ids:
-        case = _read(cache, case_id, None)
+        case = read_case(cache, file_name(case_id))
         if case is None:
             raise CasesError(f"The case “{case_id}” is not in {cache} any more.", "Give --data again.")
         packed.append(case)
@@ -182,48 +178,6 @@ def _coarser(label: Volume) -> Volume:
     affine[:3, :3] *= steps
     shape = tuple(int(n) for n in -(-np.asarray(label.shape) // steps))
     return resample(label, Grid(shape, affine), order=0, fill=0)  # type: ignore[arg-type]
-
-
-# --- the cache: CASE.json says what DOMAIN__CASE.npz was made from -----------------------------------
-
-
-def _cached(cache: Path, case_id: str, mark: str, make: Callable[[], PackedCase]) -> PackedCase:
-    packed = _read(cache, case_id, mark)
-    if packed is None:
-        packed = make()
-        packed = replace(packed, id=file_name(case_id))
-        _write(cache, packed, mark)
-    return packed
-
-
-def _read(cache: Path, case_id: str, mark: str | None) -> PackedCase | None:
-    """The case if it is there, whole and made from just that; `mark` None takes what there is."""
-    note = cache / f"{file_name(case_id)}.json"
-    try:
-        entry = json.loads(note.read_text(encoding="utf-8"))
-        if mark is not None and entry["made_from"] != mark:
-            return None
-        return PackedCase.load(cache / Path(entry["file"]).name)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        return None  # missing or damaged: packed anew
-
-
-def _write(cache: Path, case: PackedCase, mark: str) -> None:
-    final = cache / f"{case.domain}__{case.id}.npz"
-    partial = cache / f"partial-{os.getpid()}.npz"
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        case.save(partial)
-        partial.replace(final)
-        note = {"file": final.name, "made_from": mark}
-        (cache / f"{case.id}.json").write_text(json.dumps(note), encoding="utf-8")
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{final} cannot be written ({error.strerror or error}).",
-            "Free some space, or give another --cache.",
-        ) from error
 
 
 def _fingerprint(case: Case) -> str:

@@ -79,7 +79,7 @@ class OrganSlices:
     ) -> None:
         self.cases, self.crop, self.slices, self.organs = cases, crop, slices, organs
         self.beyond_mm, self.appearance = beyond_mm, appearance
-        self.boxes = [_organ_boxes(case) for case in cases]
+        self.boxes = [case.boxes for case in cases]
         counts = {c.domain: sum(d.domain == c.domain for d in cases) for c in cases}
         pairs = [(c, o) for c in range(len(cases)) for o in self.boxes[c]]
         share = [
@@ -114,7 +114,7 @@ class OrganSlices:
         pixel *= rng.uniform(0.8, 1.25)
         center = middle + rng.normal(0, 0.05 * pixel * self.crop, 2)
         grid = self._crop_grid(case, center, pixel, rng)
-        label = torch.from_numpy(case.label[k])[None, None].float()
+        label = torch.from_numpy(case.label[[k]])[None].float()  # a copy: mapped files are read-only
         drawn = F.grid_sample(label, grid, mode="nearest", align_corners=False)[0, 0].long()
         mask = F.grid_sample((label == organ).float(), grid, align_corners=False)[0]
         known = torch.zeros(self.organs + 1, dtype=torch.bool)
@@ -167,15 +167,3 @@ class OrganSlices:
         )
         elastic = F.interpolate(coarse, size=(self.crop, self.crop), mode="bicubic", align_corners=True)
         return grid + elastic.movedim(1, -1)
-
-
-def _organ_boxes(case: PackedCase) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Organ → (lowest, highest) voxel index along (k, j, i)."""
-    boxes = {}
-    for organ in case.organs:
-        where = case.label == organ
-        if where.sum() < 20:
-            continue
-        ranges = [np.flatnonzero(where.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        boxes[organ] = (np.array([r[0] for r in ranges]), np.array([r[-1] for r in ranges]))
-    return boxes
