@@ -66,6 +66,12 @@ class OrganCrop:
     grid: Grid
     features: Features
 
+    @property
+    def slice_spacing(self) -> tuple[float, float, float]:
+        """Voxel size in mm along (slices, rows, columns)."""
+        i, j, k = (float(mm) for mm in self.grid.spacing)
+        return k, j, i
+
 
 @dataclass
 class PreparedVolume:
@@ -268,7 +274,7 @@ class Segmenter:
         """Probability (S, H, W) of one proposal."""
         with self.stopwatch.stage("denoise"):
             text = self.pipeline.encode_prompt(target.text)
-            slice_mm = float(crop.grid.spacing[2])
+            slice_mm = crop.slice_spacing[0]
             latents = self.pipeline.denoise(
                 crop.features, text, slice_mm, origin.seed, origin.steps, on_step, cancelled
             )

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SLICES, EDGE, CELL = 6, 64, 8
+SPACING = (5.0, 1.5, 1.5)
 
 
 class BlobPipeline:
@@ -53,12 +54,12 @@ class BlobPipeline:
         return F.pixel_unshuffle(a.sqrt() * noise - (1 - a).sqrt() * clean, CELL)
 
 
-FEATURES = ImageFeatures(torch.zeros(0), torch.zeros(0), torch.zeros(0))
+FEATURES = ImageFeatures(torch.zeros(0), torch.zeros(0), torch.zeros(SLICES, 2, EDGE, EDGE))
 PIPELINE = BlobPipeline()
 
 
 def sampler(strength: float, steps: int = 6, knowledge: Knowledge | None = None) -> SteeredSampler:
-    return SteeredSampler(PIPELINE, FEATURES, torch.zeros(1, 2, 3), 5.0, strength, steps, knowledge)
+    return SteeredSampler(PIPELINE, FEATURES, torch.zeros(1, 2, 3), SPACING, strength, steps, knowledge)
 
 
 def draw(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from progidiff.errors import Cancelled, ModelError
+from progidiff.pipelines.doubt import doubted
 from progidiff.pipelines.registry import Features, SegmentationPipeline
 from progidiff.pipelines.sampling import KnownLatents, descend, levels_between, step_plan
 from progidiff.quality import check_strength
@@ -64,10 +65,11 @@ class SteeredSampler:
         pipeline: the model.
         features: of the slices, from `encode_image`.
         text: from `encode_prompt`.
-        slice_mm: distance of slices.
+        spacing: (slices, rows, columns) in mm.
         strength: 0 gives the mask to start from (through the autoencoder), 1 forgets it.
         steps: denoising steps of a whole descent; `strength` takes its share of them.
         knowledge: held on to, or None.
+        doubt: logits by which every mask may read the image differently, see `doubted`.
 
     Raises:
         UsageError: a strength that is not between 0 and 1.
@@ -78,14 +80,16 @@ class SteeredSampler:
         pipeline: SegmentationPipeline,
         features: Features,
         text: Any,
-        slice_mm: float,
+        spacing: tuple[float, float, float],
         strength: float,
         steps: int,
         knowledge: Knowledge | None = None,
+        doubt: float = 0.0,
     ) -> None:
         check_strength(strength)
-        self._pipeline, self._features, self._text, self._slice_mm = pipeline, features, text, slice_mm
+        self._pipeline, self._features, self._text, self._spacing = pipeline, features, text, spacing
         self._knowledge = knowledge
+        self._doubt = doubt
         self._levels = levels_between(strength, steps, pipeline.scheduler.config.num_train_timesteps)
         self._resamplings = 1 if knowledge is None else RESAMPLINGS
 
@@ -124,28 +128,31 @@ class SteeredSampler:
             evaluations += 1
 
         generator = torch.Generator().manual_seed(seed + _OTHER_NOISE)
+        seen = doubted(self._features, self._doubt, self._spacing, seed + _OTHER_NOISE)
         if guess is None:
-            guess = self._draft(generator, before_step)
-        latents = self._descend(guess, generator, before_step)
+            guess = self._draft(seen, generator, before_step)
+        latents = self._descend(guess, seen, generator, before_step)
         if not torch.isfinite(latents).all():
             raise ModelError(
                 "The model computed invalid numbers.", "Try --device cpu, or reinstall the model."
             )
         if evaluations:
             on_step(evaluations)
-        return self._pipeline.decode(latents, self._features, self._text)
+        return self._pipeline.decode(latents, seen, self._text)
 
-    def _draft(self, generator: torch.Generator, before_step: Callable[[], None]) -> Tensor:
+    def _draft(self, seen: Features, generator: torch.Generator, before_step: Callable[[], None]) -> Tensor:
         """(S, H, W): what the model thinks at first sight, in one step from pure noise."""
         highest = self._pipeline.scheduler.config.num_train_timesteps
         start = torch.zeros_like(self._noise(generator))
-        latents = self._run(start, [highest, 0], generator, before_step)
+        latents = self._run(start, [highest, 0], seen, generator, before_step)
         return self._pipeline.decode_mask(latents)
 
-    def _descend(self, guess: Tensor, generator: torch.Generator, before_step: Callable[[], None]) -> Tensor:
+    def _descend(
+        self, guess: Tensor, seen: Features, generator: torch.Generator, before_step: Callable[[], None]
+    ) -> Tensor:
         if self._knowledge is None:
             start = self._pipeline.encode_mask(guess)
-            return self._run(start, self._levels, generator, before_step)
+            return self._run(start, self._levels, seen, generator, before_step)
         start = self._pipeline.encode_mask(self._knowledge.painted(guess))
         edge = guess.shape[-1] // start.shape[-1]
         certain = self._knowledge.certain_cells(edge).to(start.device)
@@ -153,6 +160,7 @@ class SteeredSampler:
         return self._run(
             start,
             self._levels,
+            seen,
             generator,
             before_step,
             known=KnownLatents(start, certain),
@@ -163,6 +171,7 @@ class SteeredSampler:
         self,
         start: Tensor,
         levels: list[int],
+        seen: Features,
         generator: torch.Generator,
         before_step: Callable[[], None],
         known: KnownLatents | None = None,
@@ -170,7 +179,7 @@ class SteeredSampler:
     ) -> Tensor:
         return descend(
             self._pipeline.scheduler,
-            lambda latents, timestep: self._pipeline.predict(latents, timestep, self._features, self._text),
+            lambda latents, timestep: self._pipeline.predict(latents, timestep, seen, self._text),
             start,
             levels,
             noise=lambda: self._noise(generator),
@@ -197,4 +206,4 @@ class SteeredSampler:
         return result
 
     def _noise(self, generator: torch.Generator) -> Tensor:
-        return self._pipeline.noise(self._features, self._slice_mm, generator)
+        return self._pipeline.noise(self._features, self._spacing[0], generator)

@@ -23,6 +23,9 @@ from progidiff.steering.window import guess_on, knowledge_on, window_for
 if TYPE_CHECKING:
     from progidiff.segmenter import OrganCrop, PreparedVolume, Segmenter
 
+_MOST_DOUBT = 3.0
+"""Logits by which a mask that is varied at full strength may read the image differently."""
+
 
 def vary(
     segmenter: Segmenter,
@@ -49,7 +52,9 @@ def vary(
     if parent.is_empty:
         raise UsageError(f"“{parent.name}” is empty.", "Choose a mask with something in it.")
     promises = Promises(region=region, parent=parent)
-    steering = _Steering(segmenter, prepared, parent.target, promises, strength, "varied", options)
+    # Who asks for something quite different doubts what the image says, who marks it does not.
+    doubt = strength * _MOST_DOUBT
+    steering = _Steering(segmenter, prepared, parent.target, promises, strength, "varied", options, doubt)
     return steering.run()
 
 
@@ -91,10 +96,11 @@ class _Steering:
         strength: float,
         method: str,
         options: SteerOptions | None,
+        doubt: float = 0.0,
     ) -> None:
         self._segmenter, self._prepared, self._target = segmenter, prepared, target
         self._promises, self._strength, self._method = promises, strength, method
-        self._options = options or SteerOptions()
+        self._options, self._doubt = options or SteerOptions(), doubt
         self._grid = prepared.volume.grid
         check_numbers(self._options.proposals, self._options.steps, self._options.seed)
         check_strength(strength)
@@ -146,10 +152,11 @@ class _Steering:
             self._segmenter.pipeline,
             window.features,
             text,
-            float(window.grid.spacing[2]),
+            window.slice_spacing,
             self._strength,
             self._steps,
             knowledge_on(window.grid, self._grid, self._promises, organ),
+            self._doubt,
         )
 
     def _origin(self, number: int) -> Provenance:
