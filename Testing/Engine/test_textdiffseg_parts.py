@@ -217,3 +217,13 @@ def test_without_features_no_evidence_reaches_any_part() -> None:
     encoder = VolumeEncoder(13, (8, 8, 8, 8), 8, 8, 32, 8, features=False, text_width=16)
     assert encoder.evidence(torch.randn(1, 14, 4, 8, 8), torch.randn(1, 1, 4, 8, 8), tokens()) is None
     assert encoder.condition_channels == 8
+
+
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_stacks_thinner_than_the_box_are_encoded(slices: int) -> None:
+    mask = torch.zeros(1, 1, slices, 16, 16)
+    mask[..., 4:12, 4:12] = 1.0
+    channels = shape_channels(mask)
+    assert channels.shape == (1, 8, slices, 8, 8)
+    thick = shape_channels(torch.cat([torch.zeros(1, 1, 8, 16, 16), mask, torch.zeros(1, 1, 8, 16, 16)], 2))
+    assert torch.allclose(channels, thick[:, :, 8:-8])  # beyond its ends a stack goes on as nothing

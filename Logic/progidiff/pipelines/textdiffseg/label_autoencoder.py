@@ -83,8 +83,9 @@ def shape_channels(mask: Tensor) -> Tensor:
 
 def _box_mean(x: Tensor, size: tuple[int, int, int]) -> Tensor:
     """Mean over a box, axis by axis; beyond the edges the volume goes on as nothing."""
+    around = [n // 2 for n in reversed(size) for _ in range(2)]
+    x = F.pad(x, around)  # not by the pooling itself, which refuses stacks thinner than the box
     for axis, n in enumerate(size):
-        kernel, padding = [1, 1, 1], [0, 0, 0]
-        kernel[axis], padding[axis] = n, n // 2
-        x = F.avg_pool3d(x, kernel, stride=1, padding=padding)
+        kernel = [n if axis == other else 1 for other in range(3)]
+        x = F.avg_pool3d(x, kernel, stride=1)
     return x
