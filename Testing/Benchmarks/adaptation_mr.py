@@ -149,7 +149,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=15.0, help="for each training (default 15)")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--proposals", type=int, default=5)
-    parser.add_argument("--ct-cases", type=int, default=6, help="how many CT cases to measure")
+    parser.add_argument(
+        "--ct-cases", default="6", metavar="IDS", help="CT cases to measure, or how many (default 6)"
+    )
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="CELL", help="names or patterns such as 'lora-k3-*'"
     )
@@ -166,12 +168,20 @@ def open_experiment(options: argparse.Namespace) -> Experiment:
     return Experiment(
         options.output,
         patients,
-        [case for case in find_cases(options.data / "ct") if case.has_label][: options.ct_cases],
+        chosen_ct([case for case in find_cases(options.data / "ct") if case.has_label], options.ct_cases),
         lambda: load_segmenter(options.model, options.device),
         options.minutes,
         options.draws,
         options.proposals,
     )
+
+
+def chosen_ct(cases: list[Any], wanted: str) -> list[Any]:
+    """The cases of the ids in `wanted`, joined by commas, or the first so many."""
+    if wanted.isdigit():
+        return cases[: int(wanted)]
+    by_id = {case.id: case for case in cases}
+    return [by_id[case_id] for case_id in wanted.split(",")]
 
 
 # -- one cell ----------------------------------------------------------------------------------------

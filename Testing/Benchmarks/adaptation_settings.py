@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=100.0, help="of training a row")
     parser.add_argument("--only", nargs="+", default=list(SETTINGS))
     options = parser.parse_args()
-    usual = {"minutes": 15.0, "draws": 1, "proposals": 1, "ct_cases": 0}
+    usual = {"minutes": 15.0, "draws": 1, "proposals": 1, "ct_cases": "0"}
     experiment = open_experiment(argparse.Namespace(**vars(options), **usual))
     order = np.random.default_rng([7, 0]).permutation(sorted(experiment.patients)).tolist()
     by_source = {case.source: case for case in library(experiment).cases()}
