@@ -253,7 +253,8 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
 
         Returns:
             The proposals, for each organ its consensus first, then best score first; an organ that was not
-            found has none. Each is also a segment, with its `id`, of `proposals_of(volumeNode).node`.
+            found has none. Each is also a segment, with its `id`, of `proposals_of(volumeNode).node`. What
+            was there before is returned, too, and not added again.
 
         Raises:
             SegmentationError: what happened and what to do; `kind` tells kinds apart.
@@ -382,9 +383,8 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
     def _proposals_of(self, job: Job) -> list[Proposal]:
         """Waits for a job and returns what it made."""
         collection = self.proposals_of(self.node(job.volume_id))
-        before = {p.id for p in collection.everything()}
         self._wait(job, self.propose)
-        return [p for p in collection.everything() if p.id not in before]
+        return [p for p in collection.everything() if p.id in job.made.values()]
 
     def _wait(self, job: Job, start: Callable[[Job], None]) -> dict[str, Any]:
         """Runs a job to its end and returns the worker's result."""
@@ -401,16 +401,11 @@ class ProGiDiffSlicerLogic(ScriptedLoadableModuleLogic):
 
     def propose(self, job: Job) -> None:
         """Starts a job and returns; its proposals go into the scene before its other callbacks are called."""
-        collection, prefix = self.proposals_of(self.node(job.volume_id)), job.id[:8] + "-"
-
-        def keep(description: dict[str, Any], probability: Any) -> str:
-            proposal = Proposal.from_worker(description, probability)
-            proposal.id = prefix + proposal.id
-            collection.add(proposal)
-            return proposal.id
-
-        job.keep = keep
-        job.keep_result = lambda result: collection.finish(result, prefix, self.engine.take)
+        collection = self.proposals_of(self.node(job.volume_id))
+        job.keep = lambda description, probability: collection.take_in(
+            Proposal.from_worker(description, probability), job
+        )
+        job.keep_result = lambda result: collection.finish(result, job, self.engine.take)
         self.engine.submit(job)
 
     def proposals_of(self, volume: Any) -> VolumeProposals:

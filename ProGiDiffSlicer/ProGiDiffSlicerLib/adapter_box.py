@@ -21,6 +21,7 @@ class AdapterBox:
 
     def __init__(self, box: Any, adapters: Adapters, on_failed: Callable[[SegmentationError], None]) -> None:
         self._box, self._adapters, self._on_failed = box, adapters, on_failed
+        self._hint = box.toolTip
         self._paths: list[str] = []
         box.connect("activated(int)", self._chosen)
         adapters.on_changed.append(self.show)
@@ -37,6 +38,7 @@ class AdapterBox:
         for name in (_NONE, *usable.values()):
             self._box.addItem(name)
         self._box.setCurrentIndex(self._paths.index(active))
+        self._box.setToolTip(f"{self._box.currentText}\n{self._hint}")
 
     def _chosen(self, index: int) -> None:
         if self._paths[index] != self._adapters.active:

@@ -7,6 +7,8 @@ from typing import Any
 
 import qt
 
+from ProGiDiffSlicerLib import columns
+
 _CASE_ROLE, _ORGAN_ROLE = qt.Qt.UserRole, qt.Qt.UserRole + 1
 _NAME, _SLICES, _DATE, _BY = range(4)
 
@@ -22,11 +24,7 @@ class CasesList:
     def __init__(self, tree: Any, on_selected: Callable[[], None]) -> None:
         self._tree = tree
         self._cases: dict[str, dict[str, Any]] = {}
-        header = tree.header()
-        header.setStretchLastSection(False)
-        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
-        for column in (_SLICES, _DATE, _BY):
-            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        columns.fit(tree, minor=_DATE)
         tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", on_selected)
 
     def show(self, cases: list[dict[str, Any]], damaged: list[str]) -> None:
@@ -83,15 +81,11 @@ class CasesList:
         for case, organ in rows:
             row = qt.QTreeWidgetItem()
             head.addChild(row)
-            texts = (
-                f"{case['source']} ({case['modality']})",
-                _slices(case, organ),
-                organ["date"][:10],
-                organ["by"],
-            )
+            texts = _texts(case, organ)
+            hint = "{}\nSlices: {}\nChecked: {} {}\n{}".format(*texts, case["path"])
             for column, text in enumerate(texts):
                 row.setText(column, text)
-                row.setToolTip(column, f"{case['source']}\n{case['path']}")
+                row.setToolTip(column, hint)
             row.setData(_NAME, _CASE_ROLE, case["case_id"])
             row.setData(_NAME, _ORGAN_ROLE, organ["organ"])
         head.setExpanded(True)
@@ -99,6 +93,11 @@ class CasesList:
 
 def count_of(cases: int) -> str:
     return f"{cases} case{'' if cases == 1 else 's'}"
+
+
+def _texts(case: dict[str, Any], organ: dict[str, Any]) -> tuple[str, str, str, str]:
+    """One for each column."""
+    return f"{case['source']} ({case['modality']})", _slices(case, organ), organ["date"][:10], organ["by"]
 
 
 def _slices(case: dict[str, Any], organ: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import slicer
 from ProGiDiffSlicerLib import settings
 from ProGiDiffSlicerLib.cases_list import CasesList
 from ProGiDiffSlicerLib.errors import SegmentationError
-from ProGiDiffSlicerLib.job_view import JobView
+from ProGiDiffSlicerLib.job_view import JobView, breakable
 from ProGiDiffSlicerLib.organs import organs
 from ProGiDiffSlicerLib.proposals_section import ProposalsSection
 from ProGiDiffSlicerLib.slice_range import SliceRange
@@ -128,7 +128,7 @@ class CasesSection:
         self.list.show(answer["cases"], answer["damaged"])
         self.count = len(answer["cases"])
         counts = f"Images: {self.count}, checked organs: {sum(answer['organs'].values())}."
-        self._ui.casesLabel.setText(" ".join([counts, *answer["problems"]]))
+        self._ui.casesLabel.setText(breakable(" ".join([counts, *answer["problems"]])))
         self.refresh()
         self._on_cases()
 

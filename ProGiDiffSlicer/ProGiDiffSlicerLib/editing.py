@@ -10,6 +10,7 @@ import slicer
 import vtk
 
 from ProGiDiffSlicerLib import proposals_scene
+from ProGiDiffSlicerLib.job_view import breakable
 
 _EDITOR_TAG = "ProGiDiffSlicer.SegmentEditor"
 _MEASURE_AFTER_MILLISECONDS = 400
@@ -46,7 +47,8 @@ class EditSection:
         self._node = node
         self._watch(node)
         name = node.GetSegmentation().GetSegment(segment_id).GetName()
-        self._ui.editLabel.setText(f"Mending {name} in {node.GetName()}. Other segments are left alone.")
+        mended = f"Mending {name} in {node.GetName()}. Other segments are left alone."
+        self._ui.editLabel.setText(breakable(mended))
         self._ui.editSection.collapsed = False
 
     def enter(self) -> None:

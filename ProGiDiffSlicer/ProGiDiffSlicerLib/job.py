@@ -25,6 +25,7 @@ class Job:
         volume_id: the node the job ends with when it leaves the scene; "" for a job that goes on.
         has_id: the method takes a `job_id`: it can be cancelled and reports progress.
         cancel_seconds: how long it may take to stop before the worker is ended.
+        made: the worker's id of each proposal, and the id in the list of the very same, be it new or older.
 
     The callbacks are called on the main thread:
         keep(description, probability): each proposal as soon as it exists; puts it into the scene.
@@ -53,6 +54,15 @@ class Job:
     stage: str = "starting"
     cancelled: bool = False
     finished: bool = False
+    made: dict[str, str] = field(default_factory=dict)
+
+    def new_id(self, worker_id: str) -> str:
+        """The id in the list of a proposal that was not there before."""
+        return f"{self.id[:8]}-{worker_id}"
+
+    def has_brought(self, proposal_id: str) -> bool:
+        """False for a proposal of the list that was there before."""
+        return proposal_id.startswith(self.new_id(""))
 
 
 @dataclass(frozen=True)

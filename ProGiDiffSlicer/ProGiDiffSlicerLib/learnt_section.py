@@ -7,6 +7,7 @@ from typing import Any
 import qt
 import slicer
 
+from ProGiDiffSlicerLib import columns
 from ProGiDiffSlicerLib.adapters import Adapters
 from ProGiDiffSlicerLib.compare_dialog import CompareDialog
 from ProGiDiffSlicerLib.errors import SegmentationError
@@ -14,7 +15,6 @@ from ProGiDiffSlicerLib.job_view import JobView
 from ProGiDiffSlicerLib.organs import organs
 
 _NOTHING = "Nothing yet: add cases, then press Adapt to my cases."
-_NAME, _BEFORE, _AFTER = range(3)
 _HIGHEST_PICTURE, _MARGINS = 440, 12  # pixels; what is higher scrolls
 
 
@@ -32,11 +32,7 @@ class LearntSection:
         self._asked = False
         self._view = JobView(None, ui.learntStatus)
         self._comparison: CompareDialog | None = None
-        header = ui.learntTree.header()
-        header.setStretchLastSection(False)
-        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
-        for column in (_BEFORE, _AFTER):
-            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        columns.fit(ui.learntTree)
         ui.learntBox.connect("activated(int)", self._chosen)
         ui.learntNameEdit.connect("editingFinished()", self._renamed)
         ui.useButton.connect("clicked()", self.use)
@@ -165,7 +161,7 @@ class LearntSection:
         checked = list(adapter["forgetting"]["organs"].values())
         if checked:
             before, after = (sum(s[when] for s in checked) / len(checked) for when in ("before", "after"))
-            self._add_row(f"Organs of a synthetic patient ({len(checked)})", before, after)
+            self._add_row(f"Synthetic patient ({len(checked)})", before, after)
 
     def _add_row(self, name: str, before: float, after: float) -> None:
         row = qt.QTreeWidgetItem()

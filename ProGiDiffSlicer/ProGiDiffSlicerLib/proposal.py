@@ -14,6 +14,8 @@ PROVENANCE = (
     "prompt", "model", "model_hash", "seed", "steps", "device", "adapter", "parent", "method", "strength",
     "constraints",
 )  # fmt: skip
+# What is to be the same for proposals to be the same. Not the prompt: it may name other organs besides.
+_DRAWN_BY = ("model_hash", "adapter", "seed", "steps", "method", "parent", "strength", "constraints")
 CONSENSUS, SAMPLED, MERGED, EDITED = "consensus", "sampled", "merged", "edited"
 
 
@@ -72,6 +74,13 @@ class Proposal:
     def is_steered(self) -> bool:
         """Made near a mask or around marks, not from a prompt alone."""
         return self.provenance.get("method") in ("varied", "constrained")
+
+    def is_drawn_like(self, other: Proposal) -> bool:
+        """Same organ, model, seed and so on: the same mask may have come of it."""
+        one, two = (
+            (p.kind, p.organ, *(_clean(p.provenance.get(name)) for name in _DRAWN_BY)) for p in (self, other)
+        )
+        return one == two
 
     @property
     def mask(self) -> np.ndarray:

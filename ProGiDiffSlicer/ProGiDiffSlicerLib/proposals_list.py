@@ -10,7 +10,7 @@ from typing import Any
 
 import qt
 
-from ProGiDiffSlicerLib import thumbnails
+from ProGiDiffSlicerLib import columns, thumbnails
 from ProGiDiffSlicerLib.organs import organs
 from ProGiDiffSlicerLib.proposal import CONSENSUS, Proposal
 from ProGiDiffSlicerLib.volume_proposals import OrganGroup, VolumeProposals
@@ -36,11 +36,7 @@ class ProposalsList:
         self._icons: dict[tuple[str, float, float], Any] = {}
         self._filling = False
         tree.setIconSize(qt.QSize(thumbnails.SIZE, thumbnails.SIZE))
-        header = tree.header()
-        header.setStretchLastSection(False)
-        header.setSectionResizeMode(_NAME, qt.QHeaderView.Stretch)
-        for column in (_SCORE, _VOLUME, _OVERLAP):
-            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        columns.fit(tree, minor=_OVERLAP)
         self._explain_columns()
         tree.connect("currentItemChanged(QTreeWidgetItem*,QTreeWidgetItem*)", self._selection_changed)
         tree.connect("itemChanged(QTreeWidgetItem*,int)", self._item_changed)
@@ -104,7 +100,9 @@ class ProposalsList:
     def _add_group(self, proposals: VolumeProposals, group: OrganGroup, ticked: set[str]) -> None:
         members = proposals.ordered(group.organ)
         head = qt.QTreeWidgetItem()
-        head.setText(_NAME, _group_title(group, members))
+        title = _group_title(group, members)
+        head.setText(_NAME, title)
+        head.setToolTip(_NAME, title)
         head.setFlags(qt.Qt.ItemIsEnabled)
         head.setSizeHint(_NAME, qt.QSize(0, _TITLE_HEIGHT))
         font = qt.QFont(self._tree.font)
@@ -138,10 +136,7 @@ class ProposalsList:
         # Streamed proposals are scored when all have arrived: until then there is none, which is not 0 %.
         row.setText(_SCORE, f"{100 * proposal.score:.0f} %" if proposal.score > 0 else "")
         row.setText(_VOLUME, milliliters(proposal.volume_ml))
-        overlap = proposal.dice_to_consensus
-        row.setText(
-            _OVERLAP, "" if proposal.kind == CONSENSUS or overlap is None else f"{100 * overlap:.0f} %"
-        )
+        row.setText(_OVERLAP, _overlap(proposal))
         row.setToolTip(_NAME, _history(proposal))
         for column in (_SCORE, _VOLUME, _OVERLAP):
             row.setTextAlignment(column, qt.Qt.AlignRight | qt.Qt.AlignVCenter)
@@ -203,9 +198,17 @@ def _group_title(group: OrganGroup, members: list[Proposal]) -> str:
     return title
 
 
+def _overlap(proposal: Proposal) -> str:
+    """With the consensus; "" where there is none beside it."""
+    overlap = proposal.dice_to_consensus
+    return "" if proposal.kind == CONSENSUS or overlap is None else f"{100 * overlap:.0f} %"
+
+
 def _history(proposal: Proposal) -> str:
-    made = proposal.provenance
+    made, overlap = proposal.provenance, _overlap(proposal)
     lines = [proposal.name]
+    if overlap:
+        lines.append(f"Overlap with the consensus: {overlap}")
     if made.get("prompt"):
         lines.append(f"Asked for: {made['prompt']}")
     if proposal.is_steered:

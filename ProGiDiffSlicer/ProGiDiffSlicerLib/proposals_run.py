@@ -86,7 +86,7 @@ class ProposalsRun:
         self._arrived.add(proposal_id)
         volume = self._logic.node(self._job.volume_id)
         proposal = self._logic.proposals_of(volume).get(proposal_id) if volume is not None else None
-        if proposal is not None:  # what it was really made on, after a fall-back too
+        if proposal is not None and self._job.has_brought(proposal_id):  # as made now, after a fall-back too
             self._device = str(proposal.provenance.get("device", ""))
         self._on_changed(proposal_id if len(self._arrived) == 1 else "")
 
@@ -101,24 +101,37 @@ class ProposalsRun:
         self._view.say(self._summary(result))
 
     def _summary(self, result: dict[str, Any]) -> str:
-        count = _count(len(self._arrived))
         if result.get("cancelled"):
-            return f"Cancelled. {count} kept." if self._arrived else "Cancelled."
+            return f"Cancelled.{self._kept()}"
         missing = [s.get("reason") or f"No {s['name']} was found." for s in result["sets"] if not s["found"]]
         seconds = (result.get("seconds") or {}).get("total")
         after = f" in {math.ceil(seconds)} s" if seconds else ""
         device = self._device or self._logic.engine.device
-        return " ".join([f"{count}{after} on {_where(device)}.", *missing, *self._messages])
+        made = f"{_count(len(self._arrived))}{after} on {_where(device)}.{self._listed_before()}"
+        return " ".join([made, *missing, *self._messages])
+
+    def _new(self) -> int:
+        """How many have arrived that were not in the list before."""
+        return len([i for i in self._arrived if self._job.has_brought(i)])
+
+    def _kept(self) -> str:
+        return f" {_count(self._new())} kept." if self._new() else ""
+
+    def _listed_before(self) -> str:
+        """The same seed draws the same again: says why the list has not grown as one might expect."""
+        new, known = self._new(), len(self._arrived) - self._new()
+        if known and not new:
+            return " Already in the list; change the seed in Advanced for others."
+        return f" Already in the list: {known}." if known else ""
 
     def _failed(self, error: SegmentationError) -> None:
         error = self._logic.models.way_out(error)
         if error.details:
             _LOG.error("%s\n%s", error, error.details)
-        kept = f" {_count(len(self._arrived))} kept." if self._arrived else ""
         self._view.end()
         self._on_changed("")
         way_out = _WITHOUT_ADAPTER if error.kind == "AdapterError" else ""
-        self._view.say(f"{error}{way_out}{kept}", problem=True)
+        self._view.say(f"{error}{way_out}{self._kept()}", problem=True)
         if error.kind in _SETUP_PROBLEMS:
             self._on_setup_problem(error)
 

@@ -12,7 +12,7 @@ import slicer
 from ProGiDiffSlicerLib import proposals_scene
 from ProGiDiffSlicerLib.errors import SegmentationError
 
-_LONGEST = 30  # letters on the button; the whole name stands in its tool tip
+_ARROW = "\u2003"  # a wide space, where Qt draws the arrow of the menu over a text that fills the button
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SceneChoice:
         if len(chosen) < len(self._keys):
             self._keys = [offer.key for offer in chosen]
             raise SegmentationError(
-                f"What was chosen as “{self._button.text}” is no longer there.",
+                f"What was chosen as “{self._button.text.strip()}” is no longer there.",
                 "Look at the choice, then press again.",
             )
         return chosen
@@ -101,9 +101,8 @@ class SceneChoice:
         """Shows the names as they now are, and lets go of what is no longer there."""
         self._keys = [offer.key for offer in self.chosen()]
         text = ", ".join(offer.label for offer in self.chosen()) or self.nothing
-        short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-        self._button.setText(short)
-        self._button.setToolTip(self._hint if short == text else f"{text}\n{self._hint}")
+        self._button.setText(text + _ARROW)  # the button shortens what it has no room for
+        self._button.setToolTip(f"{text}\n{self._hint}")
 
     def _fill(self) -> None:
         self._menu.clear()

@@ -10,9 +10,8 @@ import slicer
 
 from ProGiDiffSlicerLib import installation, settings
 from ProGiDiffSlicerLib.errors import SegmentationError
-from ProGiDiffSlicerLib.job_view import problem_color
+from ProGiDiffSlicerLib.job_view import breakable, problem_color
 
-_MAY_BREAK = "/&#8203;"  # long paths must not widen the panel
 _GREEN, _GREY = "#2e9d37", "#808080"
 
 
@@ -98,6 +97,6 @@ class SetupSection:
             color = _GREY if ok is None else _GREEN if ok else problem_color(self._ui.setupLabel)
             rows.append(
                 f'<tr><td style="color:{color}">●&nbsp;</td><td><b>{html.escape(name)}</b>&nbsp;&nbsp;</td>'
-                f"<td>{html.escape(value).replace('/', _MAY_BREAK)}</td></tr>"
+                f"<td>{html.escape(breakable(value))}</td></tr>"
             )
         self._ui.setupLabel.setText(f"<table>{''.join(rows)}</table>")

@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
-SIZE = 52
+SIZE = 48
 _MARGIN = 0.25
 
 

@@ -12,7 +12,8 @@ import vtk
 
 from ProGiDiffSlicerLib import agreement, merging, proposals_scene
 from ProGiDiffSlicerLib.errors import SegmentationError
-from ProGiDiffSlicerLib.proposal import CONSENSUS, EDITED, Proposal
+from ProGiDiffSlicerLib.job import Job
+from ProGiDiffSlicerLib.proposal import CONSENSUS, EDITED, SAMPLED, Proposal
 
 
 @dataclass
@@ -73,17 +74,30 @@ class VolumeProposals:
         proposals_scene.add(proposals_scene.ensure_node(self.volume), proposal)
         self._remember(proposal)
 
-    def finish(self, result: dict[str, Any], prefix: str, take: Callable[[str], np.ndarray]) -> None:
+    def take_in(self, drawn: Proposal, job: Job) -> str:
+        """Keeps what the worker drew, unless the very same is in the list; the id of the one that is now."""
+        worker_id, drawn.id = drawn.id, job.new_id(drawn.id)
+        self.look_again()
+        listed = None if drawn.id in self._by_id else self._listed(drawn)
+        if listed is None:
+            self.add(drawn)
+        job.made[worker_id] = (listed or drawn).id
+        return job.made[worker_id]
+
+    def finish(self, result: dict[str, Any], job: Job, take: Callable[[str], np.ndarray]) -> None:
         """Takes in what is only known at the end: consensus, agreement, final scores, what was not found."""
         self.look_again()
         for found in result.get("sets", []):
             group = self._group(found["organ"], found["name"])
             group.found, group.reason = bool(found["found"]), str(found.get("reason") or "")
-            group.distinct = int(found.get("distinct") or 0)
-            group.runs += 1
-            self._apply_ranking(found, prefix)
+            if any(job.has_brought(p.id) for p in self._sampled(found, job)):
+                group.distinct = int(found.get("distinct") or 0)
+                group.runs += 1
+            elif result.get("cancelled"):
+                continue  # some of the list once more: nothing to be learnt about them
+            self._apply_ranking(found, job)
             if found.get("consensus"):
-                self._add_consensus(found, prefix, take)
+                self._add_consensus(found, job, take)
 
     def look_again(self) -> bool:
         """Takes in what others did to the node: segments may have come, or gone. True if something did."""
@@ -216,29 +230,35 @@ class VolumeProposals:
             n for n in (f"{stem} {i}" for i in range(first + 1, first + len(taken) + 2)) if n not in taken
         )
 
-    def _apply_ranking(self, found: dict[str, Any], prefix: str) -> None:
-        """Final scores; a streamed proposal that only repeated another one is dropped."""
+    def _listed(self, drawn: Proposal) -> Proposal | None:
+        """The very same in the list: drawn alike, and voxel by voxel as it now is in the scene."""
+        alike = [p for p in self._by_id.values() if p.is_drawn_like(drawn)]
+        return next((p for p in alike if merging.dice(self._as_in_scene(p.id), drawn) == 1), None)
+
+    def _sampled(self, found: dict[str, Any], job: Job) -> list[Proposal]:
+        """What the job drew for one organ, new or known before, without the consensus."""
+        group = self.ordered(found["organ"])
+        return [p for p in group if p.kind == SAMPLED and p.id in job.made.values()]
+
+    def _apply_ranking(self, found: dict[str, Any], job: Job) -> None:
+        """Final scores; a new proposal that only repeated another one is dropped."""
         for row in found.get("ranking") or []:
-            proposal = self._by_id.get(prefix + str(row["proposal_id"]))
+            proposal = self._by_id.get(job.made.get(str(row["proposal_id"]), ""))
             if proposal is not None:
                 proposal.score = float(row["score"])
                 proposal.dice_to_consensus = row.get("dice_to_consensus")
                 proposal.write_tags(self.node.GetSegmentation().GetSegment(proposal.id))
-        listed = {prefix + str(i) for i in found.get("proposals") or []}
-        streamed = [
-            p for p in self.ordered(found["organ"]) if p.id.startswith(prefix) and p.kind == "sampled"
-        ]
-        for proposal in streamed if listed else []:
-            if proposal.id not in listed:
+        listed = {job.made.get(str(i)) for i in found.get("proposals") or []}
+        for proposal in self._sampled(found, job) if listed else []:
+            if proposal.id not in listed and job.has_brought(proposal.id):
                 self.remove(proposal.id)
 
-    def _add_consensus(self, found: dict[str, Any], prefix: str, take: Callable[[str], np.ndarray]) -> None:
+    def _add_consensus(self, found: dict[str, Any], job: Job, take: Callable[[str], np.ndarray]) -> None:
         described = found["consensus"]
         consensus = Proposal.from_worker(described, take(described["probability"]), CONSENSUS)
-        consensus.id = prefix + consensus.id
         consensus.name = _consensus_name(consensus)
-        self.add(consensus)
-        sampled = [p for p in self.ordered(found["organ"]) if p.id.startswith(prefix) and p.kind == "sampled"]
+        consensus = self._by_id[self.take_in(consensus, job)]
+        sampled = self._sampled(found, job)
         for proposal in sampled:
             proposal.dice_to_consensus = merging.dice(proposal, consensus)
             proposal.write_tags(self.node.GetSegmentation().GetSegment(proposal.id))

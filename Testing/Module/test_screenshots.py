@@ -216,7 +216,9 @@ def test_picture_of_teaching(open_on_scan, scan, folder, tmp_path, monkeypatch):
     panel = open_on_scan
     picture_of_before_and_after(scan, tmp_path / "before_after.png")
     monkeypatch.setenv("FAKE_PICTURE", str(tmp_path / "before_after.png"))
-    monkeypatch.setattr(pythonqt._FileDialog, "answer", str(tmp_path / "My cases"))
+    folder_of_cases = tmp_path / "Abdominal studies of the department" / "My cases"
+    folder_of_cases.mkdir(parents=True)
+    monkeypatch.setattr(pythonqt._FileDialog, "answer", str(folder_of_cases))
     panel.type("promptEdit", "liver and spleen", enter=True)
     wait_for(panel)
     panel.fold("proposalsSection")
@@ -246,7 +248,7 @@ def test_nothing_on_the_panel_is_cut_off(open_on_scan):
         panel.fold(section)
     panel.choose("regionBox", "Only in some slices")
     panel.choose("checkedBox", "Only some slices")
-    for width in (360, 480, 700):
+    for width in (300, 360, 480, 700):
         panel.window.resize(width, 2600)
         panel.reveal(panel.it("promptEdit"))
         for kind in (QPushButton, QToolButton, QLabel):

@@ -73,7 +73,7 @@ def paint(volume, name: str, place: tuple[slice, slice, slice]):
 
 def test_vary_makes_proposals_near_the_selected_one(steering, volume):
     parent = mask_of(proposals_node(), identity(row_named(steering, "Proposal 2")), volume)
-    assert steering.it("steerSourceButton").text() == "Selected: liver 2"
+    assert steering.it("steerSourceButton").text().strip() == "Selected: liver 2"
     assert steering.it("steerOrganBox").currentText() == "liver"
     near = {}
     for strength in (10, 90):
@@ -237,7 +237,7 @@ def test_a_mark_that_was_deleted_is_forgotten(steering, volume):
     node, _segment = paint(volume, "scribble", (slice(4, 6), slice(4, 6), slice(4, 6)))
     steering.pick("insideButton", "scribble")
     slicer.mrmlScene.RemoveNode(node)
-    assert steering.it("insideButton").text() == "Nothing"
+    assert steering.it("insideButton").text().strip() == "Nothing"
 
 
 def test_a_segment_on_another_grid_or_under_a_transform_marks_the_right_voxels(steering, volume):

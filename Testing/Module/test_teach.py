@@ -175,7 +175,7 @@ def test_adapting_shows_progress_and_an_honest_before_and_after(teaching, behavi
     assert not teaching.it("learntSection")._collapsed and not teaching.it("adaptBar").isVisible()
     assert table(teaching) == [
         ("liver", "61 %", "84 %"),
-        ("Organs of a synthetic patient (1)", "90 %", "89 %"),
+        ("Synthetic patient (1)", "90 %", "89 %"),
     ]
     assert said(teaching, "verdictLabel").startswith("It got better on what it had not seen")
     assert "“Adapted 2026-11-20” is in use now." in said(teaching, "adaptStatus")

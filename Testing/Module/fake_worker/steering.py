@@ -23,7 +23,7 @@ class Steering(Proposals):
             np.where(within, mask & np.roll(mask, 1 + round(2 * strength * n), 0), mask)
             for n in range(proposals)
         ]
-        return self.steered(job_id, volume_id, organ, prompt, drawn, told)
+        return self.steered(job_id, volume_id, organ, prompt, drawn, told, seed)
 
     def constrain(
         self, job_id: str, volume_id: str, organ: str, inside: list, outside: list, fixed: list,
@@ -40,11 +40,12 @@ class Steering(Proposals):
             np.where(within & ~kept, (mask & np.roll(mask, n + 1, 0) | put) & ~out, mask)
             for n in range(proposals)
         ]
-        return self.steered(job_id, volume_id, organ, prompt, drawn, told)
+        return self.steered(job_id, volume_id, organ, prompt, drawn, told, seed)
 
     def steered(
-        self, job_id: str, volume_id: str, organ: str, prompt: str, drawn: list[np.ndarray], told: dict
-    ) -> dict:
+        self, job_id: str, volume_id: str, organ: str, prompt: str, drawn: list[np.ndarray], told: dict,
+        seed: int,
+    ) -> dict:  # fmt: skip
         made: list[dict] = []
         base = {"organ": organ, "name": organ, "found": True, "reason": "", "pairwise_dice": []}
         base |= {"distinct": 0, "consensus": None, "agreement": None, "proposals": [], "ranking": []}
@@ -61,7 +62,7 @@ class Steering(Proposals):
                 break
             region = [[int(a.min()), int(a.max()) + 1] for a in np.nonzero(mask)] or [[0, 0]] * 3
             array = np.where(mask[tuple(slice(*r) for r in region)], 255, 0).astype(np.uint8)
-            made.append(self.described(volume_id, organ, number, prompt, region, array, 0))
+            made.append(self.described(volume_id, organ, number, prompt, region, array, seed))
             made[-1]["name"] = f"{told['parent'] or organ}.{number + 1}"
             made[-1]["provenance"] |= told
             notify("proposal", job_id=job_id, proposal=made[-1])

@@ -6,11 +6,15 @@ from PySide6.QtCore import Property, QEvent, QPoint, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QColor, QPainter, QPalette, QPolygon
 from PySide6.QtWidgets import (
     QAbstractButton,
+    QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
     QLineEdit,
     QSizePolicy,
     QSlider,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
     QWidget,
 )
@@ -32,7 +36,7 @@ class ctkCollapsibleButton(QAbstractButton):
         self.setCheckable(True)
         self.setChecked(True)
         self.setContentsMargins(0, _HEADER, 0, 0)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+        self.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Preferred)
         self.toggled.connect(lambda open_: self._fold(not open_))
 
     def _get_collapsed(self) -> bool:
@@ -94,6 +98,31 @@ class ctkCollapsibleButton(QAbstractButton):
         painter.drawText(
             QRect(20, 0, self.width() - 24, _HEADER - 2), Qt.AlignmentFlag.AlignVCenter, self.text()
         )
+
+
+class ctkComboBox(QComboBox):
+    """A combo box that can shorten the text it has no room for."""
+
+    _only_properties = ("elideMode",)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._elide = Qt.TextElideMode.ElideNone
+
+    def setElideMode(self, mode: Qt.TextElideMode) -> None:
+        self._elide = mode
+        self.update()
+
+    elideMode = Property(Qt.TextElideMode, lambda s: s._elide, setElideMode)
+
+    def paintEvent(self, _event: QEvent) -> None:
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        field = QStyle.SubControl.SC_ComboBoxEditField
+        room = self.style().subControlRect(QStyle.ComplexControl.CC_ComboBox, option, field, self)
+        option.currentText = option.fontMetrics.elidedText(option.currentText, self._elide, room.width())
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 class ctkSliderWidget(QWidget):
@@ -166,4 +195,5 @@ class ctkPathLineEdit(QWidget):
         self._line.setText(path)
 
 
-WIDGETS: dict[str, type] = {c.__name__: c for c in (ctkCollapsibleButton, ctkSliderWidget, ctkPathLineEdit)}
+_ALL = (ctkCollapsibleButton, ctkComboBox, ctkSliderWidget, ctkPathLineEdit)
+WIDGETS: dict[str, type] = {c.__name__: c for c in _ALL}

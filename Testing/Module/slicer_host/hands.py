@@ -164,7 +164,8 @@ class Hands:
             raise AssertionError("the tick box was not where a row's tick box is")
 
     def status(self) -> str:
-        return self.it("statusLabel").text()
+        """As it is read: where a line may end within a word is not seen."""
+        return self.it("statusLabel").text().replace("\u200b", "")
 
     def screenshot(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

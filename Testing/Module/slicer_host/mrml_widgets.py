@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
-from PySide6.QtCore import Property, QObject, Signal
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtCore import Property, QObject, Qt, Signal
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from slicer_host.ctk_widgets import ctkComboBox
 
 
 class qMRMLWidget(QWidget):
@@ -44,7 +46,9 @@ class qMRMLNodeComboBox(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._box = QComboBox()
+        self._box = ctkComboBox()
+        self._box.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self._box.setSizeAdjustPolicy(ctkComboBox.SizeAdjustPolicy.AdjustToContents)  # as wide as any name
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
