@@ -256,9 +256,9 @@ class VolumeProposals:
     def _add_consensus(self, found: dict[str, Any], job: Job, take: Callable[[str], np.ndarray]) -> None:
         described = found["consensus"]
         consensus = Proposal.from_worker(described, take(described["probability"]), CONSENSUS)
-        consensus.name = _consensus_name(consensus)
-        consensus = self._by_id[self.take_in(consensus, job)]
         sampled = self._sampled(found, job)
+        consensus.name = _consensus_name(consensus, sampled)
+        consensus = self._by_id[self.take_in(consensus, job)]
         for proposal in sampled:
             proposal.dice_to_consensus = merging.dice(proposal, consensus)
             proposal.write_tags(self.node.GetSegmentation().GetSegment(proposal.id))
@@ -268,10 +268,14 @@ class VolumeProposals:
             agreement.write_map(self.volume, found["organ"], found["name"], region, values, touched)
 
 
-def _consensus_name(consensus: Proposal) -> str:
-    made, name = consensus.provenance, f"{consensus.organ_name} consensus"
+def _consensus_name(consensus: Proposal, of: list[Proposal]) -> str:
+    """ "liver consensus", or "liver consensus (liver 2 varied)" of proposals that were made near another."""
+    name = f"{consensus.organ_name} consensus"
+    if not (of and of[0].is_steered):
+        return name
+    made = of[0].provenance
     parent = f"{made['parent']} " if made.get("parent") else ""
-    return f"{name} ({parent}{made['method']})" if consensus.is_steered else name
+    return f"{name} ({parent}{made['method']})"
 
 
 def _touched(proposals: list[Proposal], region: list[list[int]]) -> np.ndarray:

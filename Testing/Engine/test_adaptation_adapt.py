@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from adaptation_samples import SETTINGS, library, tiny_segmenter
+from adaptation_samples import SETTINGS, library, scan, tiny_segmenter
 from progidiff.adaptation import adapt as adapt_file
 from progidiff.adaptation import lora, outcome
 from progidiff.adaptation.adapt import adapt
 from progidiff.adaptation.before_after import Measured
+from progidiff.adaptation.case_library import CaseLibrary
 from progidiff.adaptation.progress import STAGES, AdaptProgress
 from progidiff.adaptation.settings import TRAININGS
+from progidiff.adaptation.teaching import split
 from progidiff.adaptation.work_folder import remove_stale, working_in
 from progidiff.atomic_files import write_json
 from progidiff.errors import Cancelled, CasesError, OutputError
@@ -302,6 +305,40 @@ def test_a_damaged_checkpoint_begins_that_training_anew(
         )
     (tmp_path / "a.training" / training / "checkpoint.safetensors").write_bytes(b"cut off")
     assert adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS).improved
+
+
+@pytest.mark.parametrize("content", [b"", b"cut off", b"PK\x03\x04"])
+@pytest.mark.parametrize("record", ["before", "phantom_before"])
+def test_a_damaged_record_is_measured_again(
+    tmp_path: Path, dice: dict[str, float], record: str, content: bytes
+) -> None:
+    segmenter, cases, stages = tiny_segmenter(), library(tmp_path / "cases", 2).cases(), []
+    with pytest.raises(Cancelled):
+        adapt(
+            segmenter,
+            cases,
+            tmp_path / "a",
+            settings=SETTINGS,
+            on_progress=lambda r: stages.append(r.stage),
+            cancelled=lambda: "find" in stages,
+        )
+    (tmp_path / "a.training" / f"{record}.npz").write_bytes(content)  # as after a power cut
+    assert adapt(segmenter, cases, tmp_path / "a", settings=SETTINGS).improved
+
+
+@pytest.mark.parametrize("tiny", [(0,), (1,), (0, 1)])
+def test_an_organ_of_a_few_voxels_ends_no_adaptation(
+    tmp_path: Path, dice: dict[str, float], tiny: tuple[int, ...]
+) -> None:
+    cases = CaseLibrary(tmp_path / "cases")
+    for n in range(2):
+        image, ball = scan(n)
+        few = np.zeros(image.shape, bool)
+        few[10:12, 10:12, 5:8] = True
+        cases.add(image, few if n in tiny else ball, "liver")
+    adapter = adapt(tiny_segmenter(), cases.cases(), tmp_path / "a", settings=SETTINGS)
+    drew = {"see", "draw"} & set(adapter.facts["training"]["kept_steps"])
+    assert bool(drew) == (split(cases.cases()).train[0].case.load_mask("liver").sum() > 20)
 
 
 @pytest.mark.parametrize(("training", "shares"), [("find", (0.10, 0.45, 0.45)), ("see", (0.0, 0.5, 0.5))])

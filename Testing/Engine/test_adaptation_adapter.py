@@ -103,6 +103,26 @@ def test_an_exported_adapter_comes_in_whole_and_without_pictures(
     assert import_adapter(target, tmp_path / "there").folder == came.folder
 
 
+def test_a_damaged_adapter_is_mended_by_importing_it_again(adapter: Adapter, tmp_path: Path) -> None:
+    zipped = export(adapter, tmp_path / "out.zip")
+    came = import_adapter(zipped, tmp_path / "there")
+    (came.folder / "adapter.safetensors").write_bytes(b"cut off")
+    assert import_adapter(zipped, tmp_path / "there").tensors().keys() == adapter.tensors().keys()
+
+
+def test_an_export_that_cannot_be_written_is_refused_in_words(adapter: Adapter, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "file" / "out.zip", tmp_path / "file" / "out", tmp_path / f"{'x' * 250}.zip"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            export(adapter, target)
+
+
+def test_numbers_that_json_does_not_know_stay_out_of_messages(adapter: Adapter) -> None:
+    losses = {"held_out_losses": {"see": [[0, float("nan")], [5, 0.5]]}}
+    (adapter.folder / "adapter.json").write_text(json.dumps({**adapter.facts, "training": losses}))
+    assert Adapter.open(adapter.folder).facts["training"]["held_out_losses"]["see"] == [[0, None], [5, 0.5]]
+
+
 def test_damaged_adapters_are_named_and_do_not_hide_the_others(adapter: Adapter, tmp_path: Path) -> None:
     store = AdapterStore(adapter.folder.parent)
     export(adapter, adapter.folder.parent / "two")
@@ -129,6 +149,8 @@ def test_damaged_adapters_are_named_and_do_not_hide_the_others(adapter: Adapter,
         {"measured": {"how": "One case.", "organs": {}, "held_out": ["case-1"]}},
         {"forgetting": {}},
         {"training": {"minutes": "one"}},
+        {"training": {"minutes": float("inf")}},
+        {"forgetting": {"how": "", "organs": {"liver": {"before": float("nan"), "after": 0.5}}}},
     ],
 )
 def test_facts_of_another_shape_are_refused(adapter: Adapter, tmp_path: Path, change: dict) -> None:

@@ -17,6 +17,8 @@ import pytest
 from adaptation_samples import library, scan
 from progidiff.adaptation import case_library
 from progidiff.adaptation.case_library import CaseLibrary, slice_axis
+from progidiff.adaptation.settings import AdaptSettings
+from progidiff.adaptation.work_folder import digest_of
 from progidiff.errors import CasesError, OutputError
 from progidiff.volumes.volume import Volume
 
@@ -51,6 +53,31 @@ def test_the_same_image_becomes_one_case_whatever_its_number_type(tmp_path: Path
     moved = whole.affine.copy()
     moved[0, 3] += 1
     assert cases.add(replace(whole, affine=moved), ball, "liver").case.id != first.id
+
+
+def test_the_same_image_becomes_one_case_however_its_place_was_rounded(tmp_path: Path) -> None:
+    cases = CaseLibrary(tmp_path)
+    image, ball = scan()
+    place = image.affine.copy()
+    place[:2, 3] = -100.0005, 250.0015  # as text; NIfTI keeps 32 bits of it
+    first = cases.add(replace(image, affine=place), ball, "liver").case
+    coarser = replace(image, affine=place.astype(np.float32).astype(np.float64))
+    assert not np.array_equal(np.round(coarser.affine, 3), np.round(place, 3))
+    second = cases.add(coarser, ball, "spleen")
+    assert (second.case.id, list(second.case.organs)) == (first.id, ["liver", "spleen"])
+
+
+def test_a_modality_that_was_guessed_wrong_can_be_put_right(tmp_path: Path) -> None:
+    cases = CaseLibrary(tmp_path)
+    image, ball = scan()
+    wrong = cases.add(replace(image, modality="CT"), ball, "liver").case
+    assert cases.add(replace(image, modality="unknown"), ball, "liver").outcome == "unchanged"
+    right = cases.add(image, ball, "liver")
+    assert (right.outcome, right.case.id, right.case.modality) == ("replaced", wrong.id, "MR")
+    assert cases.cases()[0].load_image().modality == "MR"
+    assert cases.add(image, ball, "liver").outcome == "unchanged"
+    settings = AdaptSettings()
+    assert digest_of("", settings, 1.0, [wrong]) != digest_of("", settings, 1.0, [right.case])
 
 
 def test_a_newer_mask_replaces_the_older_one_which_is_kept(tmp_path: Path) -> None:
@@ -90,6 +117,7 @@ def test_checked_slices_are_counted_along_the_patient(tmp_path: Path) -> None:
         ({"slices": [(0, 99)]}, "Slices 0 to 98 are not within"),
         ({"slices": [(5, 5)]}, "not within"),
         ({"slices": [(1.5, 3)]}, "no range"),
+        ({"slices": [2, 9]}, "no range"),
         ({"slices": [(0, 1)]}, "empty in the slices"),
         ({"mask": np.zeros((24, 24, 12), bool)}, "empty"),
         ({"mask": np.ones((3, 3, 3), bool)}, "voxels"),

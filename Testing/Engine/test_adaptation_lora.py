@@ -141,6 +141,7 @@ def test_one_adapter_takes_the_place_of_another_within_a_second() -> None:
     [
         lambda t: t.pop("refiner.first.lora_A"),
         lambda t: t.update({"refiner.first.lora_B": torch.ones(3, 2)}),
+        lambda t: t.update({"refiner.first.lora_B": torch.ones(3)}),
         lambda t: t.update(
             {"refiner.nose.lora_A": torch.ones(2, 2), "refiner.nose.lora_B": torch.ones(2, 2)}
         ),

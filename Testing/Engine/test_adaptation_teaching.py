@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +70,40 @@ def test_too_few_slices_are_not_divided(tmp_path: Path) -> None:
     assert parts.judged == []
 
 
+def flipped(image: Volume) -> Volume:
+    """The same image, stored from posterior to anterior."""
+    last = image.shape[1] - 1
+    turn = np.array([[1.0, 0, 0, 0], [0, -1, 0, last], [0, 0, 1, 0], [0, 0, 0, 1]])
+    return replace(image, array=image.array[:, ::-1].copy(), affine=image.affine @ turn)
+
+
+def moved(image: Volume) -> Volume:
+    """The same image after a registration."""
+    affine = image.affine.copy()
+    affine[:3, 3] += 20
+    return replace(image, affine=affine)
+
+
+@pytest.mark.parametrize("change", [flipped, moved])
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_image_that_is_there_twice_does_not_teach_and_judge(
+    tmp_path: Path, change: Callable[[Volume], Volume], others: int
+) -> None:
+    cases = CaseLibrary(tmp_path)
+    image, ball = scan(0)
+    same = [cases.add(image, ball, "liver").case.id]
+    same.append(cases.add(change(image), ball[:, ::-1], "liver").case.id)
+    assert len(set(same)) == 2
+    for n in range(others):
+        cases.add(*scan(n + 1), "liver")
+    parts = split(cases.cases())
+    taught, judged = {p.case.id for p in parts.train}, {p.case.id for p in parts.held_out}
+    assert len((taught | judged) & set(same)) == 1
+    assert len(judged) == 1
+    assert not taught & judged or "block" in parts.how
+    assert "only one took part" in parts.how
+
+
 def checked_case(folder: Path, slices: list[tuple[int, int]], flip: bool = False) -> StoredCase:
     """Intensity and mask tell on which native slice a voxel lies; the mask is everywhere."""
     image, _ = scan()
@@ -110,6 +146,20 @@ def test_an_unchecked_organ_is_unknown_on_a_slice_and_not_background(tmp_path: P
     assert 0 < known.sum() < 80
     assert (batch.label[known] == 1).any()
     assert not (batch.label[~known] == 1).any()
+
+
+def test_what_nobody_checked_takes_no_voxel_from_what_was_checked(tmp_path: Path) -> None:
+    cases = CaseLibrary(tmp_path)
+    image, ball = scan()
+    within = np.zeros(image.shape, bool)
+    within[10:14, 10:14, 3:9] = True
+    assert ball[within].all()
+    cases.add(image, ball, "liver")
+    cases.add(image, within, "gallbladder", slices=[(4, 6)])
+    label = Packed().pack(whole(cases.cases()[0])).label
+    assert [k for k in range(12) if (label[k] == 4).any()] == [4, 5]
+    assert ((label == 6).any((1, 2)) == ball.any((0, 1))).all()
+    assert (label[8, 10:14, 10:14] == 6).all()
 
 
 def test_the_locator_learns_from_checked_slabs(tmp_path: Path) -> None:

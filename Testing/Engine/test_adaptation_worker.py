@@ -198,6 +198,14 @@ def test_an_adapter_that_cannot_be_loaded_leaves_none_active(desk: Any, tmp_path
     assert desk.loads == 1
 
 
+def test_a_cold_worker_goes_on_without_an_adapter_that_cannot_be_loaded(desk: Any, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError):
+        desk.call("load_model", adapter=str(tmp_path / "nothing"))
+    assert desk.session.adapter_path == ""
+    desk.open()
+    assert desk.session.segmenter().adapter == ""
+
+
 # -- as a process ------------------------------------------------------------------------------------
 
 

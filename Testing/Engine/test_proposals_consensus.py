@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +83,17 @@ def test_consensus_is_the_mean_over_all_regions():
     assert consensus.provenance.method == "consensus"
     assert consensus.provenance.parent == "liver 1 + liver 2"
     assert consensus.provenance.model == "embedded"
+
+
+def test_a_consensus_of_steered_proposals_says_what_they_kept_to():
+    made = [
+        replace(p, provenance=replace(p.provenance, strength=0.4, constraints="2 voxels inside"))
+        for p in proposals_of([ball((12, 10, 8), (4, 5, 4), radius) for radius in (2, 3)])
+    ]
+    provenance = consensus_of(made).provenance
+    assert (provenance.strength, provenance.constraints) == (0.4, "2 voxels inside")
+    made[0] = replace(made[0], provenance=replace(made[0].provenance, strength=0.9))
+    assert consensus_of(made).provenance.strength is None
 
 
 @given(few_probabilities)

@@ -151,6 +151,12 @@ def test_bad_requests_are_refused_in_words(
     assert words in str(error)
 
 
+@pytest.mark.parametrize("kind", ["U2", "c8", "V4"])
+def test_an_array_that_is_no_mask_is_refused(worker: Worker, kind: str) -> None:
+    error = refused(worker, "vary", parent={"array": worker.put(np.zeros((20, 18, 12), kind))})
+    assert error.data["kind"] == "VolumeError"
+
+
 def test_a_parent_must_fit_the_volume(worker: Worker) -> None:
     error = refused(worker, "vary", parent={"array": worker.put(np.ones((3, 3, 3), np.uint8))})
     assert "its region 20×18×12" in str(error)

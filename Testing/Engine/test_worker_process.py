@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from progidiff.model_list import EMBEDDED_FOLDER
 from progidiff.worker.client import WorkerGone
+from progidiff.worker.jobs import Jobs
 from worker_samples import Worker
 
 # -- who is there -------------------------------------------------------------------------------------
@@ -127,6 +129,21 @@ def test_it_leaves_quickly_and_cleans_up(start_worker: Callable[..., Worker], ho
     assert worker.process.wait(10) == 0
     assert time.monotonic() - begin < 4
     assert not directory.exists()
+
+
+def test_a_signal_may_cancel_all_while_a_job_is_being_cancelled() -> None:
+    jobs = Jobs()
+    jobs.add("one")
+
+    def interrupted() -> None:
+        with jobs._lock:
+            jobs.cancel_all()
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert jobs.is_cancelled("one")
 
 
 def test_it_leaves_when_nobody_reads_its_answers() -> None:

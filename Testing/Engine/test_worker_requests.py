@@ -21,6 +21,8 @@ from worker_samples import AFFINE, Worker, refused
         (b'{"jsonrpc": "2.0", "id": 1, "method": "ping"', -32700),
         (b'{"jsonrpc": "2.0", "id": "\xff\xfe", "method": "ping"}', -32700),
         (b'{"jsonrpc": "2.0", "id": NaN, "method": "ping"}', -32700),
+        (b'{"jsonrpc": "2.0", "id": 1e999, "method": "ping"}', -32700),
+        (b'{"jsonrpc": "2.0", "id": -1e999, "method": "doctor"}', -32700),
         (b"[" * 100_000, -32700),
         (b"x" * 3_000_000, -32700),
         (b"9" * 10_000, -32700),

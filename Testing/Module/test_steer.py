@@ -98,6 +98,7 @@ def test_a_steered_proposal_says_where_it_comes_from(steering):
     assert tag(segment, "ProGiDiff.from.strength") == "0.3"
     assert tag(segment, "ProGiDiff.from.method") == "varied"
     assert "Varied from: liver 2" in row.toolTip(0) and "Change: 30 %" in row.toolTip(0)
+    assert row_named(steering, "Consensus (liver 2 varied)") is not None
     steering.click_row(row)
     steering.click("acceptButton")
     finished = finished_nodes()[0].GetSegmentation().GetNthSegment(0)

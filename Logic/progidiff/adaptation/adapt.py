@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from progidiff.segmenter import Segmenter
 
 _CHECK_PHANTOM = 910_000  # seed of the phantom that is checked; lessons draw from others
+_NO_RECORD = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)  # or a damaged one
 
 
 def adapt(
@@ -206,7 +209,7 @@ class _Adaptation:
     ) -> Measured:
         """What an earlier run has measured, or else measured now, with low-rank matrices on or off."""
         path = self.work / record
-        if path.with_suffix(".json").is_file():
+        with contextlib.suppress(*_NO_RECORD):
             return Measured.load(path)
         if tensors is not None:
             self.segmenter.put_on(tensors, "adapter-in-training")

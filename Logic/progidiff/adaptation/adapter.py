@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def check_facts(text: str, where: str) -> dict[str, Any]:
         AdapterError: it is not.
     """
     try:
-        facts = json.loads(text)
+        facts = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except ValueError as error:
         raise AdapterError(
             f"The {FACTS} of {where} is not JSON.", "Import or train the adapter again."
@@ -146,6 +147,12 @@ def check_facts(text: str, where: str) -> dict[str, Any]:
             "Import or train it again.",
         )
     return facts
+
+
+def _finite(text: str) -> float | None:
+    """A number of a JSON text; None for NaN and infinity, which no message to an application can hold."""
+    number = float(text)
+    return number if isfinite(number) else None
 
 
 def _wrong_inside(facts: dict[str, Any]) -> list[str]:

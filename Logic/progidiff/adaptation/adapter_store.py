@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 import zlib
@@ -115,7 +116,8 @@ def _write_zip(contents: dict[str, bytes], target: Path) -> None:
             "Free some space or choose another folder.",
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def import_adapter(source: Path, folder: Path, base_hash: str = "") -> Adapter:
@@ -139,8 +141,10 @@ def import_adapter(source: Path, folder: Path, base_hash: str = "") -> Adapter:
     Adapter(source, facts).require_base(base_hash or facts["base_hash"])
     _check_weights(contents[WEIGHTS], facts["weights_hash"], source.name)
     target = folder / facts["id"]
-    if target.is_dir():
+    with contextlib.suppress(AdapterError):
         return Adapter.open(target)
+    if target.is_dir():  # the same adapter, damaged since
+        remove_folder(target)
     with new_folder(target) as unfinished:
         _write_files(contents, unfinished)
         if CARD not in contents:

@@ -14,8 +14,9 @@ happens in between, a case is either there or not, and the cases before it are u
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +40,7 @@ from progidiff.volumes import check_volume, decide_modality, read_label, read_vo
 from progidiff.volumes.volume import Volume
 
 SCHEMA = "progidiff-case-1"
+_PLACE_NOISE_MM = 1e-4  # by which file formats round the place of one and the same image differently
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class Addition:
     Attributes:
         case: as it is now.
         organ: the organ added.
-        outcome: "added", "replaced" (an earlier mask of this organ, which is kept as a numbered version), or
-            "unchanged" (the same mask was there already).
+        outcome: "added", "replaced" (an earlier mask of this organ, which is kept as a numbered version; also
+            where another modality is all that is new), or "unchanged" (the same mask was there already).
     """
 
     case: StoredCase
@@ -195,7 +197,8 @@ class CaseLibrary:
         """Saves a checked mask with its image. Complete on disk when it returns.
 
         Args:
-            image: native voxels; its modality is decided from them where it is "unknown".
+            image: native voxels; its modality is decided from them where it is "unknown", and holds for the
+                whole case where it is not.
             mask: (I, J, K) on the image's grid, non-zero inside the organ.
             organ: id of the organ table.
             slices: ranges (first, end) that were really checked, end exclusive; none means all.
@@ -223,10 +226,10 @@ class CaseLibrary:
             ) from error
 
     def _add(self, image: Volume, mask: NDArray, new: CheckedOrgan, source: str, axis: int) -> Addition:
-        image_hash = _image_hash(image)
-        folder = self.folder / f"case-{image_hash[:12]}"
+        image_hash = self._hash_of(image)
+        folder = self._folder_for(image_hash)
         if not folder.is_dir():
-            modality = image.modality if image.modality in ("CT", "MR") else decide_modality(image)
+            modality = _said_modality(image) or decide_modality(image)
             case = StoredCase(
                 folder,
                 modality,
@@ -244,7 +247,9 @@ class CaseLibrary:
             return Addition(case, new.organ, "added")
         case = _read_case(folder)
         old = case.organs.get(new.organ)
-        if old is not None and (old.mask_hash, old.slices) == (new.mask_hash, new.slices):
+        modality = _said_modality(image) or case.modality
+        is_known = old is not None and (old.mask_hash, old.slices) == (new.mask_hash, new.slices)
+        if is_known and modality == case.modality:
             return Addition(case, new.organ, "unchanged")
         versions = [c.version for c in (*case.earlier, *case.organs.values()) if c.organ == new.organ]
         new = replace(new, version=max(versions, default=0) + 1)
@@ -252,10 +257,19 @@ class CaseLibrary:
             abandoned.unlink()
         _write_mask(mask, image, folder / new.mask_file)
         earlier = case.earlier if old is None else (*case.earlier, old)
-        case = replace(case, organs={**case.organs, new.organ: new}, earlier=earlier)
+        organs = {**case.organs, new.organ: new}
+        case = replace(case, modality=modality, organs=organs, earlier=earlier)
         write_json(folder / "case.json", _to_json(case))
         sync_folder(folder)
         return Addition(case, new.organ, "added" if old is None else "replaced")
+
+    def _hash_of(self, image: Volume) -> str:
+        """The image's hash: that under which it is kept already, if it is."""
+        hashes = list(_image_hashes(image))
+        return next((h for h in hashes if self._folder_for(h).is_dir()), hashes[0])
+
+    def _folder_for(self, image_hash: str) -> Path:
+        return self.folder / f"case-{image_hash[:12]}"
 
     def remove(self, case_id: str, organ: str = "") -> None:
         """Removes a case, or one organ of it with all its versions; with the last organ goes the case.
@@ -336,7 +350,8 @@ def _check_ranges(slices: Sequence[Sequence[int]], count: int) -> Ranges:
     """Sorted, joined ranges within 0…count; all slices if none are given."""
     flags = np.zeros(count + 1, bool)
     for entry in slices or [(0, count)]:
-        if len(entry) != 2 or not all(isinstance(n, int | np.integer) for n in entry):
+        is_pair = isinstance(entry, Sequence) and len(entry) == 2
+        if not is_pair or not all(isinstance(n, int | np.integer) for n in entry):
             raise CasesError(
                 f"{entry} is no range of slices.", "Give the first slice and the one after the last."
             )
@@ -358,12 +373,25 @@ def _hash(array: NDArray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _image_hash(image: Volume) -> str:
-    """Of voxels and place, whatever the number type they came in."""
-    digest = hashlib.sha256(np.ascontiguousarray(image.array, "<f4").tobytes())
-    digest.update(np.asarray(image.shape, "<i8").tobytes())
-    digest.update((np.round(image.affine, 3) + 0.0).astype("<f8").tobytes())
-    return digest.hexdigest()
+def _image_hashes(image: Volume) -> Iterator[str]:
+    """Of voxels and place, whatever the number type they came in.
+
+    Several where the place lies so near to where rounding changes that the same image, read from another
+    file, may have been rounded the other way.
+    """
+    voxels = hashlib.sha256(np.ascontiguousarray(image.array, "<f4").tobytes())
+    voxels.update(np.asarray(image.shape, "<i8").tobytes())
+    rounded = [np.round(image.affine + noise, 3) + 0.0 for noise in (0.0, -_PLACE_NOISE_MM, _PLACE_NOISE_MM)]
+    numbers = [dict.fromkeys(each) for each in zip(*(place.ravel() for place in rounded), strict=True)]
+    for place in itertools.product(*numbers):
+        digest = voxels.copy()
+        digest.update(np.array(place, "<f8").tobytes())
+        yield digest.hexdigest()
+
+
+def _said_modality(image: Volume) -> Literal["CT", "MR"] | None:
+    """The modality that the user or the file gave; None where it has to be guessed."""
+    return image.modality if image.modality in ("CT", "MR") else None
 
 
 def _now() -> str:

@@ -156,6 +156,8 @@ class Lessons:
         """None where the cases have nothing to teach; phantoms alone are not worth a training."""
         if kind == "find":
             return self._locator_stage(cases, phantoms, appearance)
+        if not any(case.boxes for case in cases):  # a few voxels are no organ to draw crops around
+            return None
         make = self.seeing_stage if kind == "see" else self.drawing_stage
         return make([*cases, *phantoms], appearance)
 

@@ -90,7 +90,7 @@ def _sum(pipeline: ProGiDiffPipeline, name: str, tensors: Mapping[str, Tensor]) 
             tensors[f"{name}.{matrix}"].to(weight.device, torch.float32) for matrix in ("lora_A", "lora_B")
         )
         delta = torch.einsum("or,ri->oi", b.flatten(1), a.flatten(1)).view_as(weight)
-    except (AttributeError, RuntimeError) as error:
+    except (AttributeError, IndexError, RuntimeError) as error:
         raise AdapterError(
             f"The adapter does not fit the model: {name} has another shape.",
             "Use the model that it was trained on.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -65,8 +67,11 @@ def split(cases: Sequence[StoredCase]) -> Split:
     With two or more cases the held-out one is that which shows most of the organs the others show too;
     among equals the middle one by id, which no one has chosen. A case that could judge less than half of
     all organs judges none of them: then a quarter of each organ's slices is held back instead.
+    Of cases that show the same image one takes part, or the patient that judges might have taught.
     """
-    cases = sorted(cases, key=lambda case: case.id)
+    given = len(cases)
+    cases = sorted(_one_of_each_image(cases), key=lambda case: case.id)
+    repeated = " Of cases that show the same image only one took part in this." if len(cases) < given else ""
     everything = {organ for case in cases for organ in case.organs}
     if len(cases) > 1:
         counts = [len(_shared(case, cases)) for case in cases]
@@ -77,7 +82,7 @@ def split(cases: Sequence[StoredCase]) -> Split:
             shared = _shared(held, cases)
             judge = Part(held, {organ: held.checked_slices(organ) for organ in shared})
             how = f"{held.id} was held out; the other {len(rest)} taught."
-            return Split(rest, [judge], how)
+            return Split(rest, [judge], how + repeated)
     train, judges = zip(*(_split_slices(case) for case in cases), strict=True)
     held_out = [part for part in judges if part.slices]
     how = (
@@ -86,7 +91,27 @@ def split(cases: Sequence[StoredCase]) -> Split:
         if held_out
         else "There were too few checked slices to hold any out."
     )
-    return Split(list(train), held_out, how)
+    return Split(list(train), held_out, how + repeated)
+
+
+def _one_of_each_image(cases: Sequence[StoredCase]) -> list[StoredCase]:
+    """The cases without those that repeat another one's image; the one with the most organs stays."""
+    sizes = Counter(_size(case) for case in cases)
+    kept: dict[str, StoredCase] = {}
+    for case in sorted(cases, key=lambda case: (-len(case.organs), case.id)):
+        kept.setdefault(_content(case) if sizes[_size(case)] > 1 else case.id, case)
+    return list(kept.values())
+
+
+def _size(case: StoredCase) -> tuple[int, ...]:
+    return tuple(sorted(case.shape))
+
+
+def _content(case: StoredCase) -> str:
+    """Hash of the image's voxels, in whatever order they are stored and wherever they lie."""
+    image = case.load_image()
+    voxels, _ = to_canonical_axes(image.array.astype("<f4"), image.affine)
+    return hashlib.sha256(str(voxels.shape).encode() + voxels.tobytes()).hexdigest()
 
 
 def _shared(case: StoredCase, cases: Sequence[StoredCase]) -> list[str]:
@@ -150,11 +175,19 @@ class Packed:
 
 
 def _label_map(case: StoredCase) -> NDArray[np.uint8]:
-    """All masks of a case in one map; where two overlap, the smaller organ keeps the voxel."""
+    """All masks of a case in one map; where two overlap, the smaller organ keeps the voxel.
+
+    But what nobody checked takes no voxel from what was checked.
+    """
     masks = {organ: case.load_mask(organ) for organ in case.organs}
+    largest_first = sorted(masks, key=lambda organ: -int(masks[organ].sum()))
     label = np.zeros(case.shape, np.uint8)
-    for organ in sorted(masks, key=lambda o: -int(masks[o].sum())):
-        label[masks[organ]] = organ_table().by_id(organ).label
+    by_slice = np.moveaxis(label, case.slice_axis, 0)
+    for checked in (False, True):
+        for organ in largest_first:
+            here = case.checked_slices(organ) == checked
+            mask = np.moveaxis(masks[organ], case.slice_axis, 0) & here[:, None, None]
+            by_slice[mask] = organ_table().by_id(organ).label
     return label
 
 

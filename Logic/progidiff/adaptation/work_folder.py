@@ -38,7 +38,8 @@ def digest_of(base_hash: str, settings: AdaptSettings, seconds: float, cases: Se
         "settings": asdict(settings),
         "seconds": seconds,
         "cases": sorted(
-            [case.id, [[c.organ, c.mask_hash, c.slices] for c in case.organs.values()]] for case in cases
+            [case.id, case.modality, [[c.organ, c.mask_hash, c.slices] for c in case.organs.values()]]
+            for case in cases
         ),
     }
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

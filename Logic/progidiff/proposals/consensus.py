@@ -102,9 +102,10 @@ def agreement(proposals: Sequence[Proposal], region: Region) -> NDArray[np.float
 def joint_provenance(proposals: Sequence[Proposal], method: str) -> Provenance:
     """Provenance of something made from `proposals`: their names as parents, their origins joined.
 
-    The seed and steps are those of the first; each parent carries its own.
+    The seed and steps are those of the first; each parent carries its own. A strength is that of all of them.
     """
     origins = [proposal.provenance for proposal in proposals]
+    strengths = {o.strength for o in origins}
     return Provenance(
         prompt=_joined([o.prompt for o in origins]),
         model=_joined([o.model for o in origins]),
@@ -115,6 +116,8 @@ def joint_provenance(proposals: Sequence[Proposal], method: str) -> Provenance:
         adapter=_joined([o.adapter for o in origins]),
         parent=" + ".join(proposal.name for proposal in proposals),
         method=method,
+        strength=strengths.pop() if len(strengths) == 1 else None,
+        constraints=_joined([o.constraints for o in origins]),
     )
 
 

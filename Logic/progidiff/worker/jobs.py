@@ -11,7 +11,8 @@ class Jobs:
     """Shared between the reading thread (adds, cancels) and the job thread (asks, finishes)."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Re-entrant, because a signal may cancel all while the reading thread is in here.
+        self._lock = threading.RLock()
         self._cancelled: dict[str, threading.Event] = {}
 
     def add(self, job_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from progidiff.errors import DeviceError, ProGiDiffError
@@ -51,7 +52,7 @@ def parse_line(line: bytes | None) -> Request:
     if line is None:
         raise RpcError(PARSE_ERROR, "The line is too long; arrays travel as files.")
     try:
-        message = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        message = json.loads(line.decode("utf-8"), parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
         raise RpcError(PARSE_ERROR, f"The line is not JSON in UTF-8: {error}") from error
     if not isinstance(message, dict):
@@ -67,8 +68,12 @@ def parse_line(line: bytes | None) -> Request:
     return Request(message["method"], params, request_id, wants_answer="id" in message)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _finite(text: str) -> float:
+    """Raises ValueError for NaN, Infinity and what is as good as that, such as 1e999."""
+    number = float(text)
+    if not isfinite(number):
+        raise ValueError(f"{text[:80]} is no finite number")
+    return number
 
 
 def result_line(request_id: Any, result: dict[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from progidiff.errors import UsageError
+from progidiff.errors import AdapterError, UsageError
 from progidiff.out_of_memory import is_out_of_memory, release_memory
 from progidiff.volumes.volume import Volume
 from progidiff.worker.array_store import ArrayStore
@@ -119,6 +119,9 @@ class Session:
     def _load_or_fall_back(self, choice: Choice) -> Segmenter:
         try:
             return self._load_segmenter(choice.model, choice.device, choice.adapter)
+        except AdapterError:
+            self._choice = replace(choice, adapter="")  # or every later request would fail for it
+            raise
         except Exception as error:
             if choice.device == "cpu" or not is_out_of_memory(error):
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from progidiff.errors import VolumeError
 from progidiff.proposals.proposal import Region
 from progidiff.steering.voxels import NOTHING, Voxels
 from progidiff.volumes.volume import Grid
@@ -67,6 +68,8 @@ class VoxelReader:
         if not isinstance(given["array"], str) or isinstance(threshold, bool) or not _is_number(threshold):
             raise RpcError(INVALID_PARAMS, "array must be the name of a file, threshold a number.")
         array = self._store.read(given["array"])
+        if array.dtype.kind not in "buif":
+            raise VolumeError(f"An array of {array.dtype} is no mask.", "Send an array of numbers.")
         region = self._whole() if given.get("region") is None else _pairs(given["region"], 3)
         sides = [slice(start, stop) for start, stop in region]
         place: Region = (sides[0], sides[1], sides[2])

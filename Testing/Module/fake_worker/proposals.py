@@ -158,6 +158,8 @@ class Proposals(Volumes):
             **made[0],
             "proposal_id": f"consensus-{uuid.uuid4().hex[:6]}",
             "name": organ.replace("_", " "),
+            "provenance": made[0]["provenance"]
+            | {"parent": " + ".join(p["name"] for p in made), "method": "consensus"},
             "region": region,
             "probability": self.give(np.round(mean * 255).astype(np.uint8)),
             "score": 0.93,
