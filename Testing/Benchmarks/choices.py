@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import numpy as np
 import torch
 from progidiff.evaluation import evaluate
 from progidiff.evaluation.records import CaseRecord
-from progidiff.segmenter import Segmenter
+from progidiff.pipelines.doubt import doubted
+from progidiff.segmenter import OrganCrop, Segmenter
 from progidiff.training.cases import find_cases
+
+_DOUBT = 1.0  # logits
 
 Change = Callable[[Segmenter], None]
 
@@ -59,6 +63,17 @@ def _independent_noise(
     return torch.randn(shape, generator=generator).to(pipeline.device)
 
 
+def with_doubt(segmenter: Segmenter) -> None:
+    """Every proposal reads the image in its own way, as varied ones do."""
+    draw = segmenter._draw
+
+    def doubtful(crop: OrganCrop, target: Any, origin: Any, *rest: Any) -> Any:
+        seen = doubted(crop.features, _DOUBT, crop.slice_spacing, origin.seed)
+        return draw(replace(crop, features=seen), target, origin, *rest)
+
+    segmenter._draw = doubtful  # type: ignore[method-assign]
+
+
 CHOICES: dict[str, tuple[int | None, Change]] = {
     "as it ships": (None, as_it_is),
     "1 step": (1, as_it_is),
@@ -68,6 +83,7 @@ CHOICES: dict[str, tuple[int | None, Change]] = {
     "without coarse pass": (None, without_coarse_pass),
     "without fresh noise": (None, without_fresh_noise),
     "noise of each slice apart": (None, slices_apart),
+    "with doubt": (None, with_doubt),
 }
 
 
@@ -93,6 +109,7 @@ def main() -> None:
     parser.add_argument("--cases", required=True, help="case ids joined by commas")
     parser.add_argument("--organs", default="", help="organ ids joined by commas; all that are annotated")
     parser.add_argument("--proposals", type=int, default=3)
+    parser.add_argument("--only", nargs="+", default=list(CHOICES), choices=list(CHOICES))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -102,7 +119,8 @@ def main() -> None:
         "| | one proposal | consensus | best | alike (pairwise Dice) | seconds an organ |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, (steps, change) in CHOICES.items():
+    for name in options.only:
+        steps, change = CHOICES[name]
         segmenter = Segmenter.load(options.model, options.device)
         change(segmenter)
         found = evaluate(
