@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parent.parent / "Benchmarks"))
 
 import choices
 import lesions
+import side_by_side
 
 
 def record(case: str, organs: list[OrganRecord]) -> CaseRecord:
@@ -73,3 +74,16 @@ def test_a_choice_changes_the_model_it_is_given(name: str) -> None:
     before = (float(pipeline.refiner.last.weight.detach().abs().sum()), dict(pipeline.config))
     choices.CHOICES[name][1](model)  # type: ignore[arg-type]
     assert (float(pipeline.refiner.last.weight.detach().abs().sum()), dict(pipeline.config)) != before
+
+
+def test_reports_side_by_side_are_compared_with_the_first_over_patients() -> None:
+    def of(*dice: float) -> list[CaseRecord]:
+        return [
+            record(str(n), [OrganRecord("liver", "compared", True, 5.0, 5.0, 1.0, dice=d, single=d - 0.1)])
+            for n, d in enumerate(dice)
+        ]
+
+    reports = {"whole": of(0.5, 0.6, 0.7), "without": of(0.4, 0.5, 0.6)}
+    _, _, whole, without = side_by_side.table(reports, ("liver",))
+    assert whole == "| whole | 0.500 | 0.600 | – | – |  |"
+    assert without == "| without | 0.400 | 0.500 | – | – | -0.100 (-0.100 to -0.100) |"
