@@ -33,7 +33,7 @@ def set_interpreter(path: str) -> None:
 
 
 def device() -> str:
-    """auto, cuda, mps or cpu."""
+    """auto, cuda or cpu."""
     return _read("Device", "auto")
 
 

@@ -96,7 +96,9 @@ class VolumeProposals:
             elif result.get("cancelled"):
                 continue  # some of the list once more: nothing to be learnt about them
             self._apply_ranking(found, job)
-            if found.get("consensus"):
+            if not group.found:
+                self._drop_empty(found, job)
+            elif found.get("consensus"):
                 self._add_consensus(found, job, take)
 
     def look_again(self) -> bool:
@@ -251,6 +253,12 @@ class VolumeProposals:
         listed = {job.made.get(str(i)) for i in found.get("proposals") or []}
         for proposal in self._sampled(found, job) if listed else []:
             if proposal.id not in listed and job.has_brought(proposal.id):
+                self.remove(proposal.id)
+
+    def _drop_empty(self, found: dict[str, Any], job: Job) -> None:
+        """An organ that was looked for and not seen leaves no masks without a voxel in the list."""
+        for proposal in self._sampled(found, job):
+            if job.has_brought(proposal.id) and not proposal.mask.any():
                 self.remove(proposal.id)
 
     def _add_consensus(self, found: dict[str, Any], job: Job, take: Callable[[str], np.ndarray]) -> None:

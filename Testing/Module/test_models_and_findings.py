@@ -193,3 +193,13 @@ def test_the_embedded_model_is_the_engines(panel):
     source = (ROOT / "Logic" / "progidiff" / "model_list.py").read_text(encoding="utf-8")
     assert f'EMBEDDED_FOLDER = "{models.EMBEDDED_NAME}"' in source
     assert (Path(ROOT) / "Resources" / "Models" / models.EMBEDDED_NAME / "model_index.json").is_file()
+
+
+def test_panel_and_result_files_say_the_same_codes():
+    from progidiff.prompts import organ_table
+    from progidiff.proposals.segments import terminology_entry
+    from ProGiDiffSlicerLib.organs import organs
+
+    table = organ_table()
+    entries = (*table.organs, *table.findings)
+    assert {e.id: terminology_entry(e) for e in entries} == {i: o.terminology for i, o in organs().items()}

@@ -322,6 +322,16 @@ def test_several_organs_make_groups_and_a_missing_one_a_sentence(panel):
     assert tree.topLevelItem(2).child(0).text(0) == "The gallbladder is not in the image."
 
 
+def test_an_organ_that_was_drawn_without_a_voxel_is_not_found(panel, behaviour):
+    behaviour("drawn-empty")
+    propose(panel, "liver")
+    tree = panel.it("proposalsTree")
+    assert panel.titles() == ["Liver: not found"]
+    assert tree.topLevelItem(0).childCount() == 1
+    assert tree.topLevelItem(0).child(0).text(0) == "No liver was found in the field of view."
+    assert proposals_node().GetSegmentation().GetNumberOfSegments() == 0
+
+
 def test_a_prompt_without_an_organ_is_answered_by_a_sentence(panel, behaviour):
     behaviour("error")
     propose(panel, "hello")

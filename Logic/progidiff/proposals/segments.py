@@ -12,7 +12,9 @@ from progidiff.proposals.segmentation_file import Segment
 
 # Slicer's word for a segment that nobody has approved yet.
 _STATUS = "inprogress"
-_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
+_ORGANS_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
+_FINDINGS_CONTEXT = "Segmentation category and type - DICOM master list"
+_REGIONS_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 def segments_of(sets: Sequence[ProposalSet]) -> dict[str, Segment]:
@@ -45,10 +47,17 @@ def segment_tags(proposal: Proposal, organ: Organ) -> dict[str, str]:
 
 
 def terminology_entry(organ: Organ) -> str:
-    """The organ's codes in the notation of Slicer's terminologies."""
+    """The codes of an organ, or of a finding and its organ, as Slicer's terminologies write them."""
     codes = organ.snomed
-    modifier = "^".join(codes.modifier) if codes.modifier else "^^"
-    return "~".join([_CONTEXT, "^".join(codes.category), "^".join(codes.type), modifier, "", "^^", "^^"])
+    what = [_code(codes.category), _code(codes.type), _code(codes.modifier)]
+    if not organ.within:
+        return "~".join([_ORGANS_CONTEXT, *what, "", "^^", "^^"])
+    place = organ_table().by_id(organ.within).snomed
+    return "~".join([_FINDINGS_CONTEXT, *what, _REGIONS_CONTEXT, _code(place.type), _code(place.modifier)])
+
+
+def _code(code: Sequence[str] | None) -> str:
+    return "^".join(code) if code else "^^"
 
 
 def _unused(wanted: str, taken: dict[str, Segment]) -> str:

@@ -1,11 +1,11 @@
 """A worker of a few lines for the module tests: speaks the protocol, needs only numpy, can misbehave.
 
-The environment variable FAKE_WORKER chooses how, as words joined by "+": die-before-hello, no-torch,
-die-after-first, die-while-writing, broken-json, slow, deaf (does not react to cancel), silent (never says
-hello), disk-full (its directory cannot be written), not-found, error, no-models (lists none), no-better
-(adapting does not help), training-disk-full, die-training, die-saving. FAKE_LABELS names a `.npy` with true
-labels; proposals are then variations of them, for pictures. Adapters lie in the folder PROGIDIFF_ADAPTERS;
-FAKE_PICTURE names their picture.
+The environment variable FAKE_WORKER chooses how, as words joined by "+": die-before-hello, no-torch, die-
+after-first, die-while-writing, broken-json, slow, deaf (does not react to cancel), silent (never says
+hello), disk-full (its directory cannot be written), not-found, drawn-empty (masks without a voxel), error,
+no-models (lists none), no-better (adapting does not help), training-disk-full, die-training, die-saving.
+FAKE_LABELS names a `.npy` with true labels; proposals are then variations of them, for pictures. Adapters
+lie in the folder PROGIDIFF_ADAPTERS; FAKE_PICTURE names their picture.
 """
 
 from __future__ import annotations

@@ -96,13 +96,18 @@ class Proposals(Volumes):
                 sys.stdout.write("this is no JSON\n")
                 sys.stdout.flush()
                 time.sleep(3600)
-        return self.summary(base, made, organ, self.voxel_ml[volume_id])
+        found = self.summary(base, made, organ, self.voxel_ml[volume_id])
+        if "drawn-empty" in BEHAVIOUR:
+            found |= {"found": False, "reason": f"No {organ} was found in the field of view."}
+        return found
 
     def proposal(self, volume_id: str, organ: str, number: int, prompt: str, seed: int) -> dict:
         if "FAKE_LABELS" in os.environ:
             low, probability = from_labels(np.load(os.environ["FAKE_LABELS"]) == ORGANS[organ], number)
         else:
             low, probability = ellipsoid(self.volumes[volume_id].shape, organ, number)
+        if "drawn-empty" in BEHAVIOUR:
+            probability = np.zeros_like(probability)
         high = low + probability.shape
         region = [[int(a), int(b)] for a, b in zip(low, high, strict=True)]
         return self.described(volume_id, organ, number, prompt, region, probability, seed)
