@@ -235,7 +235,8 @@ def draw_plot(summary: dict[str, Any], path: Path) -> bool:
             (line,) = axes.plot(*zip(*points, strict=True), marker="o", label=NAMES[method])
             bound = summary.get(f"{method} all")
             if bound:
-                axes.axhline(bound["dice"], color=line.get_color(), linestyle="--", linewidth=1)
+                named = {"color": line.get_color(), "label": f"{NAMES[method]}, ten patients"}
+                axes.axhline(bound["dice"], linestyle="--", linewidth=1, **named)
     if not axes.lines:
         return False
     axes.set(
