@@ -105,6 +105,20 @@ def test_the_assembled_model_segments(copy: Path) -> None:
     assert [stage["stage"] for stage in record["stages"]][-1] == "refiner"
 
 
+def test_a_model_that_predicts_x0_is_trained_assembled_and_segments(tmp_path: Path) -> None:
+    given = replace(configuration(), prediction="sample", mask_losses=False)
+    run = phantom_run(tmp_path, given)
+    for stage in run.stages:
+        run.train(stage)
+    folder = assemble(tmp_path)
+    segmenter = Segmenter.load(str(folder), "cpu")
+    scheduler = segmenter.pipeline.scheduler
+    assert scheduler.config.prediction_type == "sample" and float(scheduler.alphas_cumprod[-1]) == 0
+    proposals = segmenter.segment(phantom(9)[0], "liver", proposals=2, steps=2).sets[0].proposals
+    assert all(torch.isfinite(torch.as_tensor(proposal.score)) for proposal in proposals)
+    assert "predicts x0 on a schedule" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_half_precision_is_close_to_what_was_trained(copy: Path) -> None:
     given = load_configuration(copy / "configuration.json")
     full = load_pipeline(copy, given)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from progidiff.pipelines.progidiff.build import TINY, build_text_encoder, build_unet, build_vae
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
+from progidiff.pipelines.progidiff.diffusion import make_scheduler
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.training.control import ControlStage
 from progidiff.training.encoder import EncoderStage
@@ -127,7 +128,8 @@ def test_autoencoder_stage_and_its_scale() -> None:
     assert 0.5 < float(latents.std()) < 2
 
 
-def test_generator_stage_needs_no_image() -> None:
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+def test_generator_stage_needs_no_image(prediction: str) -> None:
     blind = OrganSlices([replace(packed(), image=None)], TINY.crop, slices=1, appearance=0)
     stage = GeneratorStage(
         build_vae(TINY),
@@ -135,17 +137,28 @@ def test_generator_stage_needs_no_image() -> None:
         build_text_encoder(TINY, tiny_tokenizer()),
         tiny_tokenizer(),
         blind,
+        make_scheduler(prediction),
     )
-    assert set(step(stage)) == {"velocity", "text"}
+    assert set(step(stage)) == {"latents", "text"}
     assert learns(stage.unet) and learns(stage.text_encoder) and not learns(stage.vae)
 
 
 def test_control_stage_leaves_the_generator_frozen() -> None:
     stage = control_stage()
-    assert set(step(stage)) == {"velocity", "decoded", "refined", "organs"}
+    assert set(step(stage)) == {"latents", "decoded", "refined", "organs"}
     assert learns(stage.controlnet) and learns(stage.encoder) and learns(stage.refiner)
     assert not learns(stage.unet) and not learns(stage.vae) and not learns(stage.text_encoder)
     assert not any(p.requires_grad for p in stage.unet.parameters())
+
+
+def test_without_mask_losses_only_the_latents_teach_the_drawing() -> None:
+    """The refiner still learns from what is decoded, but tells nobody before it."""
+    stage = control_stage(mask_losses=False)
+    assert set(step(stage)) == {"latents", "refined", "organs"}
+    assert learns(stage.controlnet) and learns(stage.refiner)
+    stage.zero_grad()
+    stage(4, np.random.default_rng(0))["refined"].backward()
+    assert learns(stage.refiner) and not learns(stage.controlnet)
 
 
 def test_control_stage_with_the_generator_unfrozen() -> None:

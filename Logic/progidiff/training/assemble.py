@@ -206,9 +206,10 @@ def _generator_words(configuration: Configuration) -> str:
 
 
 def _prediction_words(kind: str) -> str:
-    if kind == "v_prediction":
-        return "The generator predicts v on a schedule with zero terminal SNR"
-    return f"The generator predicts {kind} on the schedule of its base"
+    if kind == "epsilon":
+        return "The generator predicts the noise on the schedule of its base"
+    what = {"v_prediction": "v", "sample": "x0"}[kind]
+    return f"The generator predicts {what} on a schedule with zero terminal SNR"
 
 
 def _data_words(data: Json) -> str:

@@ -72,8 +72,9 @@ class Configuration:
         licence: terms of the weights, for the card.
         notes: one sentence for each data set on where it is from and on what terms, for the card.
         base: folder or hub id of a Stable Diffusion to build on; "" trains a generator of its own.
-        prediction: what the generator predicts: "v_prediction" on a schedule that ends in pure noise, or
-            "epsilon" on the base's own schedule. A frozen base keeps what it was trained with.
+        prediction: what the generator predicts: "v_prediction" or "sample" (x0) on a schedule that ends in
+            pure noise, or "epsilon" on the base's own schedule. A frozen base keeps what it was trained with.
+        mask_losses: whether the control stage is also judged by the masks that its latents decode to.
         generator: sizes of the own generator; of these a base uses the crop only.
         encoder, locator, phantoms: see there.
         vocabulary: tokens of the own tokenizer.
@@ -89,6 +90,7 @@ class Configuration:
     notes: tuple[str, ...] = ()
     base: str = ""
     prediction: str = "v_prediction"
+    mask_losses: bool = True
     generator: GeneratorSize = field(default_factory=GeneratorSize)
     encoder: EncoderSize = field(default_factory=EncoderSize)
     locator: LocatorSize = field(default_factory=LocatorSize)
@@ -241,7 +243,8 @@ def _check(configuration: Configuration, source: str) -> None:
         "the name must be usable as that of a folder",
     )
     require(configuration.crop % 32 == 0 and configuration.crop > 0, "crop must be a multiple of 32")
-    require(configuration.prediction in ("v_prediction", "epsilon"), "prediction is v_prediction or epsilon")
+    predictions = ("v_prediction", "sample", "epsilon")
+    require(configuration.prediction in predictions, f"prediction is one of {', '.join(predictions)}")
     for name, schedule in stages.items():
         require(
             schedule.steps > 0 and schedule.batch > 0 and schedule.learning_rate > 0 < schedule.max_minutes,
@@ -252,10 +255,10 @@ def _check(configuration: Configuration, source: str) -> None:
         require("autoencoder" not in stages, "a base brings its autoencoder, which is not trained")
         require(
             not (configuration.own_generator and configuration.prediction == "epsilon"),
-            "a generator that is fine-tuned here predicts v_prediction",
+            "a generator that is fine-tuned here predicts v_prediction or sample",
         )
     else:
         missing = [name for name in _OWN_GENERATOR if name not in stages]
         require(not missing, f"without a base the stages {', '.join(missing)} are needed")
-        require(configuration.prediction == "v_prediction", "an own generator predicts v_prediction")
+        require(configuration.prediction != "epsilon", "an own generator predicts v_prediction or sample")
     require("control" in stages and "locator" in stages, "the stages locator and control are needed")

@@ -31,11 +31,12 @@ _SURE = 12.0  # logit of the organ a wording names, over the others
 
 
 class ControlStage(Stage):
-    """v-prediction loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
+    """The denoising loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
 
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
         train_encoder: False keeps the image encoder as the encoder stage left it.
+        mask_losses: False judges the latents alone; the refiner still learns from what they decode to.
         scheduler: of a generator that was trained elsewhere; by default the embedded model's.
     """
 
@@ -52,13 +53,14 @@ class ControlStage(Stage):
         *,
         train_generator: bool = False,
         train_encoder: bool = True,
+        mask_losses: bool = True,
         scheduler: DDIMScheduler | None = None,
     ) -> None:
         super().__init__()
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
         self.encoder = encoder if train_encoder else freeze(encoder)
-        self.controlnet, self.refiner = controlnet, refiner
+        self.controlnet, self.refiner, self.mask_losses = controlnet, refiner, mask_losses
         self.slices, self.captions, self.scheduler = slices, Captions(), scheduler or make_scheduler()
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
@@ -79,18 +81,19 @@ class ControlStage(Stage):
         condition = self.encoder.condition(features, words)
         output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
-        decoded = mask_logits_from_latents(self.vae, predicted)
+        decoded = mask_logits_from_latents(self.vae, predicted if self.mask_losses else predicted.detach())
         refined = self.refiner(decoded, self.encoder.refinable(features, words), words)
         evidence = self.encoder.evidence(features, words)
-        asked = (
-            {} if evidence is None else {"evidence": 0.3 * mask_loss(evidence_logits(evidence), crops.mask)}
-        )
-        return asked | {
-            "velocity": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
-            "decoded": 0.3 * mask_loss(decoded, crops.mask),
+        losses = {
+            "latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
             "refined": 0.5 * mask_loss(refined, crops.mask),
             "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),
         }
+        if self.mask_losses:
+            losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask)
+        if evidence is not None:
+            losses["evidence"] = 0.3 * mask_loss(evidence_logits(evidence), crops.mask)
+        return losses
 
 
 @torch.no_grad()

@@ -9,12 +9,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from progidiff.pipelines.progidiff.diffusion import latents_from_mask, make_scheduler
+from progidiff.pipelines.progidiff.diffusion import latents_from_mask, training_target
 from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
 from progidiff.prompts import organ_table
 from progidiff.prompts.phrasing import captions
@@ -77,12 +77,13 @@ class GeneratorStage(Stage):
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         slices: OrganSlices,
+        scheduler: DDIMScheduler,
     ) -> None:
         super().__init__()
         self.vae, self.unet, self.text_encoder = freeze(vae), unet, text_encoder
         self.tokenizer, self.slices, self.captions = tokenizer, slices, Captions()
         self.organ_head = nn.Linear(text_encoder.config.hidden_size, slices.organs + 1)
-        self.scheduler = make_scheduler()
+        self.scheduler = scheduler
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         device = next(self.unet.parameters()).device
@@ -93,9 +94,9 @@ class GeneratorStage(Stage):
         noise = torch.randn_like(clean)
         timesteps = torch.randint(0, self.scheduler.config.num_train_timesteps, (batch,), device=device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        velocity = self.unet(noisy, timesteps, text).sample
-        target = self.scheduler.get_velocity(clean, noise, timesteps)
+        output = self.unet(noisy, timesteps, text).sample
+        target = training_target(self.scheduler, clean, noise, timesteps)
         return {
-            "velocity": F.mse_loss(velocity.float(), target),
+            "latents": F.mse_loss(output.float(), target),
             "text": 0.1 * F.cross_entropy(self.organ_head(pooled(text)).float(), crops.organ),
         }

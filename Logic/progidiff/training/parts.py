@@ -113,7 +113,8 @@ def new_generator(configuration: Configuration, vae: AutoencoderKL) -> Generator
     """An untrained generator for the latents of `vae`."""
     tokenizer = train_tokenizer(configuration.vocabulary)
     size = configuration.generator
-    return Generator(vae, tokenizer, build_text_encoder(size, tokenizer), build_unet(size), make_scheduler())
+    scheduler = make_scheduler(configuration.prediction)
+    return Generator(vae, tokenizer, build_text_encoder(size, tokenizer), build_unet(size), scheduler)
 
 
 def new_vae(configuration: Configuration) -> AutoencoderKL:
@@ -128,8 +129,8 @@ def base_generator(configuration: Configuration, allow_download: bool = False) -
     """
     parts = load_stable_diffusion(configuration.base, allow_download=allow_download)
     scheduler = parts.scheduler
-    if configuration.prediction == "v_prediction" != scheduler.config.prediction_type:
-        scheduler = make_scheduler()  # the UNet is going to learn it
+    if configuration.prediction not in ("epsilon", scheduler.config.prediction_type):
+        scheduler = make_scheduler(configuration.prediction)  # the UNet is going to learn it
     return Generator(parts.vae, parts.tokenizer, parts.text_encoder, parts.unet, scheduler)
 
 

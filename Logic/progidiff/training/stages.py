@@ -86,7 +86,9 @@ class StageBuilder:
             vae = networks.load_part(self._folder("autoencoder"), "autoencoder", "vae")
             made = networks.new_generator(self.configuration, vae)
         self._save_memory(made)
-        stage = GeneratorStage(made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes())
+        stage = GeneratorStage(
+            made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes(), made.scheduler
+        )
         return stage, {name: getattr(made, name) for name in networks.PARTS["generator"]}
 
     def _build_wordings(self) -> tuple[Stage, dict[str, Any]]:
@@ -119,6 +121,7 @@ class StageBuilder:
             refiner,
             self._slices(with_images(self.cases)),
             train_generator=self.unfrozen,
+            mask_losses=self.configuration.mask_losses,
             scheduler=made.scheduler,
         )
         saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
@@ -145,10 +148,10 @@ class StageBuilder:
 
     def _check_frozen(self, made: Generator) -> None:
         own = load_base_part(self.configuration.base, "scheduler", allow_download=self.allow_download)
-        learnt = own.config.prediction_type
+        learnt, wanted = own.config.prediction_type, self.configuration.prediction
         if made.scheduler.config.prediction_type != learnt:
             raise UsageError(
-                f"The base predicts {learnt} and stays frozen, so it cannot learn v_prediction.",
+                f"The base predicts {learnt} and stays frozen, so it cannot learn {wanted}.",
                 'Set "prediction" to "epsilon", add a stage "generator", or train --unfrozen.',
             )
 
@@ -214,7 +217,7 @@ def load_generator(run: Path, configuration: Configuration, allow_download: bool
         vae = load_base_part(configuration.base, "vae", allow_download=allow_download)
     else:
         vae = networks.load_part(stage_folder(run, "autoencoder"), "autoencoder", "vae")
-    return Generator(vae, tokenizer, text_encoder, unet, make_scheduler())
+    return Generator(vae, tokenizer, text_encoder, unet, make_scheduler(configuration.prediction))
 
 
 def _require_organs(cases: list[PackedCase]) -> None:

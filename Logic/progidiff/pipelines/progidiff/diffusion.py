@@ -1,4 +1,4 @@
-"""The few relations of v-prediction, in one place for training and sampling."""
+"""The few relations between what a network predicts and the clean latents, for training and sampling."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from progidiff.pipelines.schedule import zero_snr_scheduler
 
 
-def make_scheduler() -> DDIMScheduler:
-    """The schedule of a network that predicts the velocity."""
-    return zero_snr_scheduler("v_prediction")
+def make_scheduler(prediction: str = "v_prediction") -> DDIMScheduler:
+    """The schedule of a network that learns here, to predict the velocity or x0 ("sample")."""
+    return zero_snr_scheduler("sample" if prediction == "sample" else "v_prediction")
 
 
 def clean_from_velocity(
