@@ -7,21 +7,22 @@ import sys
 
 from progidiff.errors import DeviceError
 
+# Of torch, of CUDA libraries, and of SimpleITK.
+_WORDS = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "Failed to allocate memory")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """True for Python's MemoryError, torch's errors, and a DeviceError that speaks of memory.
 
     torch raises its OutOfMemoryError for the GPU but a bare RuntimeError where a CPU allocation or a
-    CUDA library fails, so the text decides there.
+    CUDA library fails, as SimpleITK does, so the text decides there.
     """
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     if isinstance(error, DeviceError):
         return "memory" in str(error)
     text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "ALLOC_FAILED" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)
 
 
 def release_memory() -> None:

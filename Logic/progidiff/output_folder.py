@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from progidiff.errors import OutputError
+from progidiff.volumes.paths import expanded, is_folder
 
 
 def check_output(folder: Path) -> None:
@@ -14,10 +15,11 @@ def check_output(folder: Path) -> None:
     Raises:
         OutputError: the folder, or the one it would be created in, is a file or cannot be written to.
     """
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
+    existing = expanded(folder).absolute()
+    # lexists rather than Path.exists: no error where one may not look or a name is too long.
+    while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
-    if not existing.is_dir():
+    if not is_folder(existing):
         raise OutputError(f"{existing} is a file, not a folder.", "Choose another folder for the results.")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(

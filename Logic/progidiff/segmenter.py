@@ -422,8 +422,7 @@ def native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
 
 def superior_spacing(grid: Grid) -> float:
     """Voxel size along the axis nearest to the patient's long axis."""
-    axis = int(np.argmax(np.abs(grid.affine[2, :3]) / grid.spacing))
-    return float(grid.spacing[axis])
+    return float(grid.spacing[grid.superior_axis])
 
 
 def choose_device(device: str) -> str:

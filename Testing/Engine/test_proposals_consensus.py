@@ -198,6 +198,15 @@ def test_nothing_found_is_said_in_a_sentence():
     assert dice(*proposals_of([empty, empty])) == 1.0
 
 
+def test_what_no_proposal_draws_is_not_in_the_consensus_either():
+    """Their mean may pass the low threshold of a consensus."""
+    probability = np.zeros((6, 6, 4), np.float32)
+    probability[2:4, 2:4, 1:3] = 0.4
+    summary = summarise(LIVER, grid_of(probability.shape), proposals_of([probability, probability]))
+    assert not summary.found and summary.consensus is not None
+    assert summary.consensus.is_empty and summary.consensus.score == 0
+
+
 def test_proposals_of_another_grid_are_refused():
     proposal = proposal_of(ball((8, 8, 6), (4, 4, 3), 2))
     with pytest.raises(UsageError, match="another volume"):

@@ -204,6 +204,18 @@ def test_the_description_names_the_series_and_nothing_else_of_a_dicom_header(tmp
     assert "Doe" not in json.dumps(series)
 
 
+def test_the_home_folder_is_one_place_for_all_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = write_results(liver_and_spleen(GRIDS["axial"]), "~/results")
+    assert sorted(p.name for p in (tmp_path / "results").iterdir()) == sorted(RESULT_FILES)
+    assert all(path.is_file() for path in paths.values())
+
+
+def test_a_folder_with_too_long_a_name_is_an_output_error(tmp_path):
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_results(liver_and_spleen(GRIDS["axial"]), tmp_path / ("x" * 300))
+
+
 def test_an_organ_that_is_not_there_gives_files_that_say_so(tmp_path):
     grid = GRIDS["axial"]
     empty = group_of(SPLEEN, grid, [np.zeros(SHAPE)] * 2, "")

@@ -120,11 +120,20 @@ def rewrite(path: Path, tag: bytes, text: str) -> None:
     content = path.read_bytes()
     start = content.index(tag) + len(tag)
     size = int.from_bytes(content[start : start + 4], "little")
-    value = text.encode() + b" " * (len(text) % 2)
+    value = text.encode("utf-8", "surrogateescape") + b" " * (len(text) % 2)
     path.write_bytes(content[:start] + len(value).to_bytes(4, "little") + value + content[start + 4 + size :])
 
 
 POSITION, ORIENTATION = b"\x20\x00\x32\x00", b"\x20\x00\x37\x00"
+DESCRIPTION = b"\x08\x00\x3e\x10"
+
+
+def remove(path: Path, tag: bytes) -> None:
+    """Takes a tag out of a file with implicit value types."""
+    content = path.read_bytes()
+    start = content.index(tag)
+    size = int.from_bytes(content[start + 4 : start + 8], "little")
+    path.write_bytes(content[:start] + content[start + 8 + size :])
 
 
 @pytest.mark.parametrize("slices", [1, 3])
@@ -137,6 +146,44 @@ def test_a_place_that_cannot_be_read_is_said(tmp_path, tag, text, slices):
     with pytest.raises(VolumeError, match="cannot be read") as caught:
         read_volume(tmp_path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+@pytest.mark.parametrize("tag", [POSITION, ORIENTATION])
+def test_a_slice_that_does_not_say_where_it_lies_is_refused(tmp_path, tag, slices):
+    write_slices(tmp_path, stack(3))
+    for path in sorted(tmp_path.iterdir())[:slices]:
+        remove(path, tag)
+    with pytest.raises(VolumeError, match=r"do not say where they lie|missing|same place"):
+        read_volume(tmp_path)
+
+
+def write_frames(path: Path, count: int = 5) -> None:
+    image = sitk.GetImageFromArray(np.arange(count * 30, dtype=np.uint16).reshape(count, 5, 6))
+    sitk.WriteImage(image, str(path))
+
+
+def test_several_frames_in_a_file_are_refused_alone_and_in_a_folder(tmp_path):
+    write_frames(tmp_path / "enhanced.dcm")
+    for where in (tmp_path / "enhanced.dcm", tmp_path):
+        with pytest.raises(VolumeError, match=r"multi-frame DICOM file \(5 frames\)") as caught:
+            read_volume(where)
+        assert "dcm2niix" in caught.value.remedy
+
+
+def test_frames_count_as_slices_when_the_largest_series_is_chosen(tmp_path):
+    """A localiser of three images is not what somebody means who has an enhanced scan beside it."""
+    write_frames(tmp_path / "enhanced.dcm")
+    write_slices(tmp_path / "localiser", stack(3))
+    with pytest.raises(VolumeError, match="multi-frame"):
+        read_volume(tmp_path)
+
+
+def test_a_description_in_latin_1_can_be_written_on(tmp_path):
+    write_slices(tmp_path, stack(3))
+    for path in tmp_path.iterdir():
+        rewrite(path, DESCRIPTION, "Sp\udce4tphase")
+    assert read_volume(tmp_path).metadata["description"] == "Spätphase"
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from progidiff.errors import OutputError, VolumeError
+from progidiff.output_folder import check_output
 from progidiff.volumes import (
     Volume,
     check_volume,
@@ -23,6 +24,7 @@ from progidiff.volumes import (
     to_sitk,
     write_volume,
 )
+from progidiff.volumes.nifti import read_nifti
 
 ENDINGS = [".nii.gz", ".nii", ".nrrd", ".mha"]
 ANGLE = 0.3
@@ -178,17 +180,43 @@ def test_metres_and_micrometres_are_what_simpleitk_takes_them_for(tmp_path, unit
     """Units of space are the lowest three bits: 0 unknown, 1 m, 2 mm, 3 µm; 8 adds seconds."""
     sitk = pytest.importorskip("SimpleITK")
     path = patch(patch(written(tmp_path), 123, units, "u1"), 252, codes, "<i2")
-    image, volume = sitk.ReadImage(str(path)), read_volume(path)
-    np.testing.assert_allclose(volume.spacing, image.GetSpacing(), rtol=1e-5)
+    image, (_, affine) = sitk.ReadImage(str(path)), read_nifti(path)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    np.testing.assert_allclose(spacing, image.GetSpacing(), rtol=1e-5)
     point = np.array(image.TransformIndexToPhysicalPoint((4, 2, 6))) * [-1, -1, 1]
-    np.testing.assert_allclose((volume.affine @ [4, 2, 6, 1])[:3], point, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose((affine @ [4, 2, 6, 1])[:3], point, rtol=1e-4, atol=1e-6)
     expected = {1: 1500.0, 3: 0.0015}.get(units & 7, 1.5)
-    np.testing.assert_allclose(volume.spacing[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(spacing[0], expected, rtol=1e-5)
 
 
 def test_units_of_nifti_2_count_as_well(tmp_path):
     path = nifti_2(written(tmp_path), xyzt_units=1)
-    np.testing.assert_allclose(read_volume(path).affine[:3], OBLIQUE[:3] * 1000, rtol=1e-4)
+    np.testing.assert_allclose(read_nifti(path)[1][:3], OBLIQUE[:3] * 1000, rtol=1e-4)
+
+
+def test_a_field_of_view_that_no_scanner_has_is_refused(tmp_path):
+    """Millimetres in a header that says metres."""
+    with pytest.raises(VolumeError, match="metres long") as caught:
+        read_volume(patch(written(tmp_path), 123, 1, "u1"))
+    assert "spacing" in caught.value.remedy
+    with pytest.raises(VolumeError, match="metres long"):
+        check_volume(Volume(np.zeros((4, 4, 4)), np.diag([1000.0, 1, 1, 1])), allow_constant=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not know such names")
+def test_a_file_name_that_is_not_utf_8_can_be_written_on(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/L\xe9sion.nii.gz"))
+    written(tmp_path).rename(path)
+    volume = read_volume(path)
+    assert volume.name == "Lésion"
+    volume.metadata["path"].encode("utf-8")
+
+
+@pytest.mark.parametrize("name", ["~", "~nobody-of-this-name/scan.nii.gz"])
+def test_the_home_folder_and_what_only_looks_like_it(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(VolumeError, match="does not exist"):
+        read_volume(name)
 
 
 @pytest.mark.parametrize("size", [2**20, 2**40, 2**62])
@@ -417,6 +445,13 @@ def test_output_into_a_missing_folder_is_refused(tmp_path):
     (tmp_path / "folder.nii").mkdir()
     with pytest.raises(OutputError, match="is a folder"):
         write_volume(scan(), tmp_path / "folder.nii")
+
+
+def test_names_that_are_too_long_are_output_errors(tmp_path):
+    long = tmp_path / ("x" * 300)
+    with pytest.raises(OutputError, match="does not exist"):
+        write_volume(scan(), long / "case.nii.gz")
+    check_output(long)  # what it cannot know, writing says
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

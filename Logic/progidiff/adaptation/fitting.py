@@ -19,6 +19,7 @@ from torch import nn
 from progidiff.atomic_files import write_json
 from progidiff.errors import Cancelled, ModelError
 from progidiff.out_of_memory import is_out_of_memory, release_memory
+from progidiff.pipelines.precision import autocast
 from progidiff.training.loop import Progress, Schedule, Stage, train
 from progidiff.training.safeguards import checkpoint_step
 
@@ -161,17 +162,17 @@ def _damaged(path: Path) -> ModelError:
     return ModelError(f"The checkpoint {path} is damaged.", "Delete its folder and start the training again.")
 
 
-def seconds_per_step(stage: Stage, batch: int, precision: str) -> float:
+def seconds_per_step(stage: Stage, batch: int) -> float:
     """Time of one training step; the first of two is not counted, because it warms up. Changes nothing."""
     rng, seconds = np.random.default_rng(0), 0.0
     stage.train()
     for _ in range(2):
         start = time.monotonic()
-        device = next(stage.parameters()).device.type
-        with torch.random.fork_rng(), torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
+        device = next(stage.parameters()).device
+        with torch.random.fork_rng(), autocast(device):
             loss = torch.stack(list(stage(batch, rng).values())).sum()
         loss.backward()
-        if device == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.monotonic() - start
     stage.zero_grad(set_to_none=True)

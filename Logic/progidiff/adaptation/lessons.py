@@ -14,7 +14,7 @@ from progidiff.adaptation.fitting import Fit, fit, seconds_per_step
 from progidiff.adaptation.progress import Meter
 from progidiff.adaptation.settings import KINDS, AdaptSettings
 from progidiff.adaptation.teaching import Packed, Part, coarse_pieces
-from progidiff.pipelines.precision import autocast, cpu_has_bf16
+from progidiff.pipelines.precision import autocast
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
 from progidiff.training.drawing import drawing_stage, draws_volumes, seeing_stage
@@ -43,8 +43,6 @@ class Lessons:
     def __init__(self, pipeline: ProGiDiffPipeline, settings: AdaptSettings, work: Path) -> None:
         self.pipeline, self.settings, self.work = pipeline, settings, work
         self._packed = Packed()
-        fast = pipeline.device.type == "cuda" or cpu_has_bf16()
-        self.precision = "bf16" if fast else "no"
 
     def pack(self, part: Part) -> PackedCase:
         """A part of a stored case, ready for training."""
@@ -136,7 +134,6 @@ class Lessons:
             learning_rate=rates[kind],
             warmup=min(20, max(1, steps // 10)),
             weight_decay=0.0,
-            precision=self.precision,
             checkpoint_minutes=1.0,
             seed=seed,
         )
@@ -147,7 +144,7 @@ class Lessons:
         for kind in KINDS:
             stage = self._stage(kind, teaching, self.phantoms, self.settings.appearance)
             batch = self._batch(kind)
-            speeds[kind] = seconds_per_step(stage, batch, self.precision) if stage is not None else 1.0
+            speeds[kind] = seconds_per_step(stage, batch) if stage is not None else 1.0
         return speeds
 
     def _stage(

@@ -57,7 +57,7 @@ def tidy(proposal: Proposal) -> Proposal:
     if not mask.any():
         return proposal
     organ = organ_table().by_id(proposal.target.organ)
-    axis = int(np.argmax(np.abs(proposal.grid.affine[2, :3])))
+    axis = proposal.grid.superior_axis
     in_plane = np.delete(proposal.grid.spacing, axis)
     kept = keep_largest_components(mask, PIECE_FRACTION if organ.several_pieces else SPECK_FRACTION)
     clean = fill_small_holes(kept, axis, int(HOLE_MM2 / float(np.prod(in_plane))))

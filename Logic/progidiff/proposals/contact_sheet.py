@@ -163,7 +163,7 @@ def _draw_legend(figure: Figure, group: ProposalSet, left: float, top: float) ->
     if not group.proposals:
         return
     y = top + 78
-    if group.consensus is not None:
+    if group.consensus is not None and group.found:
         _legend_line(figure, left, y, _CONSENSUS, name="consensus", proposal=group.consensus, width=4.0)
     distinct = distinct_proposals(group)
     for listed, shown in enumerate(distinct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from progidiff.proposals.result import SegmentationResult
 from progidiff.proposals.segmentation_file import write_segmentation
 from progidiff.proposals.segments import segments_of
 from progidiff.volumes import write_volume
+from progidiff.volumes.paths import expanded, is_folder
 from progidiff.volumes.volume import Grid, Volume
 
 # The description comes last: where it lies, all the others lie too.
@@ -51,7 +53,7 @@ def write_results(result: SegmentationResult, folder: str | Path) -> dict[str, P
         OutputError: the folder cannot be made or written, a folder has the name of a result file, or the
             disk is full.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     _refuse_folders_in_the_way(folder)
     with _whole_or_not_at_all(folder) as unfinished:
         _write_all(result, unfinished)
@@ -77,7 +79,7 @@ def _write_all(result: SegmentationResult, folder: Path) -> None:
 @contextmanager
 def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
     """Gives an empty folder inside `folder`; what is written there moves up once all of it is there."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
     unfinished: Path | None = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +98,7 @@ def _whole_or_not_at_all(folder: Path) -> Iterator[Path]:
 
 def _refuse_folders_in_the_way(folder: Path) -> None:
     for name in RESULT_FILES:
-        if (folder / name).is_dir():
+        if is_folder(folder / name):
             raise OutputError(
                 f"“{folder / name}” is a folder, where a result file has to go.",
                 "Rename it, or choose another folder for the results.",
@@ -140,7 +142,7 @@ def _is_file(path: Path) -> bool:
 def _remove_if_empty(folders: list[Path]) -> None:
     """Removes the folders, innermost first, as far as nobody else has put something there."""
     for folder in folders:
-        if not folder.is_dir() or any(folder.iterdir()):
+        if not is_folder(folder) or any(folder.iterdir()):
             return
         folder.rmdir()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from progidiff.proposals.proposal import Proposal
+from progidiff.volumes.conversion import storable
 from progidiff.volumes.volume import Grid
 
 _MARGIN_MM = 20.0
@@ -60,7 +61,7 @@ def cut(array: NDArray, grid: Grid, plane: Plane, pixels: int, outside: float) -
     # Half a voxel beyond the outermost centres still belongs to the volume.
     shape = np.array(grid.shape)[:, None, None]
     covered = ((index > -0.5 - 1e-6) & (index < shape - 0.5 + 1e-6)).all(axis=0)
-    values = ndimage.map_coordinates(array, index, output=np.float32, order=1, mode="nearest")
+    values = ndimage.map_coordinates(storable(array), index, output=np.float32, order=1, mode="nearest")
     return np.where(covered, values, np.float32(outside))
 
 

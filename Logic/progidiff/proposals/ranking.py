@@ -32,7 +32,8 @@ def summarise(target: Target, grid: Grid, proposals: Sequence[Proposal]) -> Prop
     """Ranks the proposals for one organ and says what they agree on.
 
     Names stay as they are, only the order changes. With an empty list, or where nothing is left of
-    the organ in the consensus, `found` is False and `reason` says so.
+    the organ in the consensus or in any proposal, `found` is False, `reason` says so, and the consensus is
+    empty too.
 
     Raises:
         UsageError: a proposal lies on another grid than `grid`.
@@ -46,6 +47,8 @@ def summarise(target: Target, grid: Grid, proposals: Sequence[Proposal]) -> Prop
     ranked = rank(proposals, consensus)
     matrix = pairwise_dice(ranked)
     found = not consensus.is_empty and any(not proposal.is_empty for proposal in ranked)
+    if not found:  # the mean of empty masks may still pass the low threshold of a consensus
+        consensus = replace(consensus, threshold=max(p.threshold for p in ranked), score=0.0)
     return ProposalSet(
         target=target,
         grid=grid,

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from progidiff.errors import ModelError
+from progidiff.pipelines.precision import autocast
 
 Losses = dict[str, Tensor]
 Progress = Callable[["Report"], None]
@@ -39,7 +40,7 @@ class Schedule:
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
-    precision: str = "bf16"  # "bf16" or "no"
+    precision: str = "bf16"  # "bf16" (where the processor computes in it, else fp32) or "no"
     checkpoint_minutes: float = 5.0
     max_minutes: float = math.inf
     seed: int = 0
@@ -120,8 +121,7 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate * factor
-        half = schedule.precision == "bf16"
-        with torch.autocast(accelerator.device.type, dtype=torch.bfloat16, enabled=half):
+        with autocast(accelerator.device, wanted=schedule.precision == "bf16"):
             losses = prepared(schedule.batch, rng)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         accelerator.backward(loss)

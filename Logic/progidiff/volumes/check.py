@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progidiff.errors import VolumeError
-from progidiff.volumes.volume import Volume
+from progidiff.volumes.volume import Grid, Volume
 
 # Cosine between two voxel axes above which a matrix counts as sheared rather than rounded (0.6°).
 MAX_SHEAR = 0.01
+MAX_EXTENT_MM = 3000.0  # no scanner sees more; beyond it the unit is wrong
 
 
 def check_volume(volume: Volume, *, allow_constant: bool = False) -> Volume:
@@ -21,9 +22,11 @@ def check_volume(volume: Volume, *, allow_constant: bool = False) -> Volume:
 
     Raises:
         VolumeError: not 3D, empty, complex or non-numeric, NaN/Inf voxels, all voxels the same, or an
-            affine that is not finite, has no volume, or is sheared.
+            affine that is not finite, has no volume, is sheared, or covers more than three metres.
     """
     check_affine(volume.affine, volume.name)
+    if volume.array.ndim == 3:
+        check_extent(volume.grid, volume.name)
     check_voxels(volume.array, volume.name, allow_constant=allow_constant)
     return volume
 
@@ -54,6 +57,16 @@ def check_affine(affine: NDArray, name: str) -> None:
             f"The voxel axes of “{name}” are {np.rad2deg(np.arcsin(cosines)):.1f}° off right angles.",
             "Resample the scan to an orthogonal grid first, for instance by hardening the transform "
             "(or the gantry tilt correction) in 3D Slicer.",
+        )
+
+
+def check_extent(grid: Grid, name: str) -> None:
+    """Raise VolumeError for a field of view that no scanner has."""
+    extent = np.array(grid.shape) * grid.spacing
+    if (extent > MAX_EXTENT_MM).any():
+        raise VolumeError(
+            f"“{name}” would be {extent.max() / 1000:.1f} metres long: its spacing or unit is wrong.",
+            "Repair the spacing in the header, or export the scan again from the original DICOM files.",
         )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from progidiff.errors import VolumeError
-from progidiff.volumes.check import check_affine, check_voxels
+from progidiff.volumes.check import check_affine, check_extent, check_voxels
 from progidiff.volumes.conversion import affine_of, array_from_image, no_chatter, simpleitk
-from progidiff.volumes.dicom import MODALITY_TAG, is_dicom, read_largest_series
+from progidiff.volumes.dicom import MODALITY_TAG, frames_of, is_dicom, read_largest_series, refuse_frames
 from progidiff.volumes.nifti import bad_spacing, read_nifti
+from progidiff.volumes.paths import expanded, printable
 from progidiff.volumes.volume import Modality, Volume
 
 _NIFTI = (".nii", ".nii.gz")
@@ -45,9 +46,10 @@ def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -
 
     Raises:
         VolumeError: missing, empty, truncated or unreadable file; unsupported format; colour, 4D or
-            empty image; NaN/Inf or constant voxels; bad spacing; singular or sheared matrix.
+            empty image; NaN/Inf or constant voxels; bad spacing; singular or sheared matrix; several
+            DICOM frames in one file; a field of view of more than three metres.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         volume = _read_folder(path) if path.is_dir() else _read_file(path)
     except OSError as error:
@@ -59,8 +61,9 @@ def read_volume(path: str | os.PathLike[str], *, allow_constant: bool = False) -
             f"“{path.name}” does not fit into memory, or its header is damaged.",
             "Crop or resample it first, or copy the file again.",
         ) from error
+    check_extent(volume.grid, volume.name)
     check_voxels(volume.array, volume.name, allow_constant=allow_constant)
-    return replace(volume, metadata={**volume.metadata, "path": str(path)})
+    return replace(volume, metadata={**volume.metadata, "path": printable(path)})
 
 
 def read_label(path: str | os.PathLike[str]) -> Volume:
@@ -89,7 +92,7 @@ def read_label(path: str | os.PathLike[str]) -> Volume:
 def _refuse_layers(path: Path) -> None:
     """Raise VolumeError for a segmentation of 3D Slicer whose overlapping segments lie in several layers."""
     reader = simpleitk().ImageFileReader()
-    reader.SetFileName(str(path.expanduser()))
+    reader.SetFileName(str(expanded(path)))
     try:
         with no_chatter():
             reader.ReadImageInformation()
@@ -104,7 +107,7 @@ def _refuse_layers(path: Path) -> None:
 
 def volume_name(path: Path) -> str:
     """The file's name without its extension, also a double one."""
-    name = path.name
+    name = printable(path.name)
     for suffix in sorted(READABLE, key=len, reverse=True):
         if name.lower().endswith(suffix):
             return name[: -len(suffix)] or name
@@ -114,7 +117,7 @@ def volume_name(path: Path) -> str:
 def _read_folder(path: Path) -> Volume:
     with no_chatter(), _readable_errors(path):
         image, modality, metadata = read_largest_series(path)
-    return _as_volume(image, path.name, modality, metadata)
+    return _as_volume(image, printable(path.name), modality, metadata)
 
 
 def _read_file(path: Path) -> Volume:
@@ -134,6 +137,8 @@ def _read_file(path: Path) -> Volume:
         raise VolumeError(f"“{path.name}” is {what}, not a 3D scan.", _SUPPORTED)
     with no_chatter(), _readable_errors(path):
         image = simpleitk().ReadImage(str(path))
+    if kind in _DICOM or kind == "":
+        refuse_frames(frames_of(image), path.name)
     modality = image.GetMetaData(MODALITY_TAG).strip() if image.HasMetaDataKey(MODALITY_TAG) else ""
     return _as_volume(image, volume_name(path), modality, {"format": path.suffix.lstrip(".").lower()})
 

@@ -70,6 +70,11 @@ class Grid:
     def voxel_ml(self) -> float:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
+    @property
+    def superior_axis(self) -> int:
+        """The voxel axis nearest to the patient's long axis: axial slices are cut across it."""
+        return int(np.argmax(np.abs(self.affine[2, :3]) / self.spacing))
+
 
 def axial_grid(shape: tuple[int, int, int], spacing: tuple[float, float, float], center: NDArray) -> Grid:
     """The model's canonical orientation: i → patient left, j → posterior, k → superior ("LPS" order).

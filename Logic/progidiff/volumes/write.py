@@ -8,6 +8,7 @@ from pathlib import Path
 
 from progidiff.errors import OutputError
 from progidiff.volumes.nifti import write_nifti
+from progidiff.volumes.paths import expanded, is_folder
 from progidiff.volumes.text_headers import write_mha, write_nrrd
 from progidiff.volumes.volume import Volume
 
@@ -27,15 +28,15 @@ def write_volume(volume: Volume, path: str | os.PathLike[str]) -> Path:
     Raises:
         OutputError: unknown extension, missing folder, no permission, read-only or full disk.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     suffix = next((ending for ending in WRITABLE if path.name.lower().endswith(ending)), None)
     if suffix is None:
         raise OutputError(
             f"“{path.name}” has no extension that can be written.", f"Use one of {', '.join(WRITABLE)}."
         )
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise OutputError(f"The folder “{path.parent}” does not exist.", "Create it first.")
-    if path.is_dir():
+    if is_folder(path):
         raise OutputError(f"“{path}” is a folder.", "Give a file name.")
     # In the same folder, so that the rename cannot cross disks.
     unfinished = path.parent / f".{uuid.uuid4().hex}{suffix}"
