@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from progidiff.errors import OutputError
-from progidiff.volumes.paths import expanded, is_folder
+from progidiff.paths import expanded, is_folder
 
 
 def check_output(folder: Path) -> None:

@@ -77,6 +77,15 @@ def test_a_damaged_case_is_removed_and_added_again(
     assert len(CaseLibrary(tmp_path / "cases").cases()) == 1
 
 
+@pytest.mark.parametrize("label", ["0", "-1"])
+def test_the_background_is_no_label(files: tuple[str, str], tmp_path: Path, label: str) -> None:
+    """All but the organ would be kept as a checked organ to learn from."""
+    where = ["--cases", str(tmp_path / "library")]
+    with pytest.raises(SystemExit) as stopped:
+        main(["cases", "add", *files, "--organ", "liver", "--label", label, *where])
+    assert stopped.value.code == 2 and not (tmp_path / "library").exists()
+
+
 def test_a_label_can_be_named(files: tuple[str, str], tmp_path: Path) -> None:
     where = ["--cases", str(tmp_path / "cases")]
     assert main(["cases", "add", *files, "--organ", "pancreas", "--label", "1", *where]) == 0

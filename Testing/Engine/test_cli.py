@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import progidiff
 import pytest
+from progidiff.cli.ids import listed
 from progidiff.cli.main import COMMANDS, main
 from progidiff.errors import OutputError, PromptError, UsageError
 from progidiff.model_list import weights_hash
@@ -173,13 +174,24 @@ def test_debug_adds_the_traceback(scan: Path, tmp_path: Path, capsys: pytest.Cap
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("change", [["--proposals", "many"], ["--quality", "superb"], ["--colour", "red"]])
+@pytest.mark.parametrize(
+    "change", [["--proposals", "many"], ["--quality", "superb"], ["--colour", "red"], ["--output", ""]]
+)
 def test_arguments_that_cannot_be_read_are_usage_errors(
     scan: Path, tmp_path: Path, change: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
         segment(scan, tmp_path / "out", *change)
     assert stopped.value.code == 2
+
+
+def test_a_list_in_another_encoding_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes("Müller\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="cannot be read as text") as caught:
+        listed(str(tmp_path / "ids.txt"))
+    assert "UTF-8" in caught.value.remedy
+    (tmp_path / "ids.txt").write_text("a\nb, c\n", encoding="utf-8")
+    assert listed(str(tmp_path / "ids.txt")) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is not an image"])

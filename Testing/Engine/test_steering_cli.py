@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from progidiff.cli.main import main
+from progidiff.cli.main import build_parser, main
 from progidiff.volumes import read_label, write_volume
 from progidiff.volumes.volume import Volume, axial_grid
 
@@ -85,6 +85,14 @@ def test_vary_on_a_range_of_slices_keeps_the_others(files: Path) -> None:
     label = read_label(files / "label.nii.gz").array == 6
     assert np.array_equal(consensus[:, :, 5:], label[:, :, 5:])
     assert not np.array_equal(consensus, label)
+
+
+@pytest.mark.parametrize("number", ["-1e1", "-1.5E+0", "-.5"])
+def test_negative_coordinates_in_any_notation_are_no_options(number: str) -> None:
+    options = build_parser().parse_args(
+        ["constrain", "scan.nii.gz", "--prompt", "liver", "--output", "out", "--inside", number, "0", "0"]
+    )
+    assert options.inside == [[float(number), 0, 0]]
 
 
 def test_constrain_keeps_points_and_masks(files: Path) -> None:

@@ -377,6 +377,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_stop(monkeypatch: pytest.Monke
         (["encoder", "--config", "smoke-test", "--report", "x"], 2, "model folder"),
         (["encoder", "--config", "smoke-test", "--data", "/nowhere"], 1, "/nowhere"),
         (["encoder", "--config", "smoke-test", "--data", str(HERE), "--fold", "x"], 2, "no fold"),
+        (["encoder", "--config", "smoke-test", "--data", str(HERE), "--fold", "²/3"], 2, "no fold"),
         (["control", "--config", "smoke-test"], 2, "First: train"),
         (["assemble"], 2, "no training run"),
     ],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.arguments import some_path
 from progidiff.errors import CasesError, OutputError, UsageError
 from progidiff.quality import check_seed
 
@@ -20,8 +20,14 @@ SUMMARY = "teach the model a new scanner from a few checked cases (LoRA)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--cases", required=True, type=Path, metavar="DIR", help="library made by `progidiff cases add`")
-    add("--output", required=True, type=Path, metavar="ADAPTER", help="folder of the adapter; must not exist")
+    add("--cases", required=True, type=some_path, metavar="DIR", help="library made by `progidiff cases add`")
+    add(
+        "--output",
+        required=True,
+        type=some_path,
+        metavar="ADAPTER",
+        help="folder of the adapter; must not exist",
+    )
     add("--only", nargs="+", default=[], metavar="CASE", help="ids of the cases to use (default all)")
     add("--name", default="", metavar="TEXT", help="what to call the adapter (default: the date)")
     add("--minutes", type=float, metavar="N", help="for everything (default 15, on a GPU 1)")

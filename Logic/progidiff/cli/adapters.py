@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from progidiff.cli.arguments import some_path
+
 SUMMARY = "manage adapters: list, show, compare, rename, export, import, delete"
 
 
@@ -13,20 +15,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="show the adapters in a folder")
     show = actions.add_parser("show", help="print the card of one")
     comparing = actions.add_parser("compare", help="set two or more side by side")
-    comparing.add_argument("adapters", type=Path, nargs="+", metavar="ADAPTER", help="their folders")
+    comparing.add_argument("adapters", type=some_path, nargs="+", metavar="ADAPTER", help="their folders")
     rename = actions.add_parser("rename", help="give it another name")
     export = actions.add_parser("export", help="write it to a .zip file or a folder, without pictures")
     importing = actions.add_parser("import", help="take in an exported adapter")
     delete = actions.add_parser("delete", help="delete it")
     for action in (show, rename, export, delete):
-        action.add_argument("adapter", type=Path, metavar="ADAPTER", help="its folder")
+        action.add_argument("adapter", type=some_path, metavar="ADAPTER", help="its folder")
     rename.add_argument("name", metavar="NAME")
-    export.add_argument("target", type=Path, metavar="TARGET", help="a new .zip file or folder")
-    importing.add_argument("source", type=Path, metavar="SOURCE", help=".zip file or folder")
+    export.add_argument("target", type=some_path, metavar="TARGET", help="a new .zip file or folder")
+    importing.add_argument("source", type=some_path, metavar="SOURCE", help=".zip file or folder")
     importing.add_argument("--model", default="embedded", metavar="NAME_OR_PATH", help="that it must fit")
     for action in (listing, importing):
         action.add_argument(
-            "--folder", type=Path, metavar="DIR", help="of adapters (default: the user's own)"
+            "--folder", type=some_path, metavar="DIR", help="of adapters (default: the user's own)"
         )
     for action in (listing, show, comparing, rename, export, importing, delete):
         action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)

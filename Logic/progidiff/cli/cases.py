@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.arguments import label_value, some_path
 from progidiff.errors import CasesError, UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +21,18 @@ SUMMARY = "keep checked masks as cases to adapt to: add, list, remove"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="copy an image and its checked mask into a library")
-    add.add_argument("image", type=Path, metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder")
-    add.add_argument("mask", type=Path, metavar="MASK", help="label map or binary mask on the image's grid")
+    add.add_argument(
+        "image", type=some_path, metavar="IMAGE", help="NIfTI, NRRD or MHA file, or a DICOM folder"
+    )
+    add.add_argument(
+        "mask", type=some_path, metavar="MASK", help="label map or binary mask on the image's grid"
+    )
     add.add_argument(
         "--organ", action="append", required=True, metavar="NAME", help="checked; may be repeated"
     )
-    add.add_argument("--label", type=int, metavar="N", help="value of the organ in MASK (default: see below)")
+    add.add_argument(
+        "--label", type=label_value, metavar="N", help="value of the organ in MASK (default: see below)"
+    )
     add.add_argument(
         "--slices", default="", metavar="RANGES", help='checked, as "12-40,44", counted from 0 (default all)'
     )
@@ -42,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("case", metavar="CASE", help="id of the case, see `progidiff cases list`")
     remove.add_argument("--organ", default="", metavar="NAME", help="only this organ")
     for action in (add, listing, remove):
-        action.add_argument("--cases", required=True, type=Path, metavar="DIR", help="folder of the library")
+        action.add_argument(
+            "--cases", required=True, type=some_path, metavar="DIR", help="folder of the library"
+        )
         action.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
 
 

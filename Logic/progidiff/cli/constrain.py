@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from progidiff.cli import steering
+from progidiff.cli.arguments import some_path
 from progidiff.cli.segment import read_input
 from progidiff.quality import CONSTRAIN_STRENGTH
 
@@ -20,15 +22,17 @@ _POINT = ("R", "A", "S")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    # argparse would take -1e1 for an option.
+    parser._negative_number_matcher = re.compile(r"-(\d+|\d*\.\d+)([eE][-+]?\d+)?")
     add = parser.add_argument
-    add("--mask", type=Path, metavar="FILE", help="label map with the mask to start from")
+    add("--mask", type=some_path, metavar="FILE", help="label map with the mask to start from")
     for side in ("inside", "outside"):
         add(
             f"--{side}", nargs=3, type=float, action="append", default=[], metavar=_POINT,
             help=f"a point (mm, RAS) that is {side}; may be repeated",
         )  # fmt: skip
-        add(f"--{side}-mask", type=Path, metavar="FILE", help=f"label map of voxels that are {side}")
-    add("--fixed", type=Path, metavar="FILE", help="label map of voxels where the mask is finished")
+        add(f"--{side}-mask", type=some_path, metavar="FILE", help=f"label map of voxels that are {side}")
+    add("--fixed", type=some_path, metavar="FILE", help="label map of voxels where the mask is finished")
     steering.add_steering_arguments(parser, CONSTRAIN_STRENGTH)
     parser.epilog = (
         "--label holds for all label maps given, so that of several organs in consensus.nii.gz one is meant. "

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.arguments import some_path
 from progidiff.cli.ids import listed
 from progidiff.errors import CasesError, UsageError
 from progidiff.output_folder import check_output
@@ -28,8 +29,20 @@ _FIRST_PHANTOM = 900_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("data", nargs="*", type=Path, metavar="DATA", help="folder with labelled cases; several may be given")
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the report; a re-run resumes")
+    add(
+        "data",
+        nargs="*",
+        type=some_path,
+        metavar="DATA",
+        help="folder with labelled cases; several may be given",
+    )
+    add(
+        "--output",
+        required=True,
+        type=some_path,
+        metavar="DIR",
+        help="folder for the report; a re-run resumes",
+    )
     add("--model", default="embedded", metavar="NAME_OR_PATH", help="see `progidiff models`")
     add("--adapter", default="", metavar="PATH", help="folder of an adapter to put on the model")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:<n> (default auto)")
@@ -43,10 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--paraphrases", type=int, default=0, metavar="N", help="try ten wordings on the first N cases")
     add("--tolerance", type=float, default=2.0, metavar="MM", help="of the surface Dice (default 2 mm)")
     add("--labels-by", default="", metavar="TEXT", help="who made the labels, for the report")
-    add("--predictions", type=Path, metavar="DIR", help="measure label maps CASE.nii.gz instead of a model")
+    add(
+        "--predictions",
+        type=some_path,
+        metavar="DIR",
+        help="measure label maps CASE.nii.gz instead of a model",
+    )
     add("--predictions-name", default="", metavar="TEXT", help="what the report calls their maker")
-    add("--baseline", type=Path, metavar="DIR", help="output of another evaluation, to put beside")
-    add("--join", nargs="+", type=Path, default=[], metavar="DIR", help="outputs of other folds, to include")
+    add("--baseline", type=some_path, metavar="DIR", help="output of another evaluation, to put beside")
+    add(
+        "--join",
+        nargs="+",
+        type=some_path,
+        default=[],
+        metavar="DIR",
+        help="outputs of other folds, to include",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

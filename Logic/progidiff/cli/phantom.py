@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from progidiff.cli.arguments import some_path
 from progidiff.cli.segment import check_output
 from progidiff.errors import UsageError
 from progidiff.quality import check_seed
@@ -16,7 +17,13 @@ ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--output", required=True, type=Path, metavar="FILE", help=f"image to write ({', '.join(ENDINGS)})")
+    add(
+        "--output",
+        required=True,
+        type=some_path,
+        metavar="FILE",
+        help=f"image to write ({', '.join(ENDINGS)})",
+    )
     add("--seed", type=int, default=0, help="the same seed gives the same phantom (default 0)")
     add("--modality", choices=("CT", "MR"), default="CT", help="what it should look like (default CT)")
 

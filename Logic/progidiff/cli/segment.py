@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.arguments import some_path
 from progidiff.output_folder import check_output
 from progidiff.quality import QUALITIES, check_numbers, steps_for
 
@@ -24,7 +25,10 @@ SUMMARY = "propose masks for the organs named in a prompt"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
-        "input", type=Path, metavar="INPUT", help="NIfTI, NRRD or MHA file, or a folder with one DICOM series"
+        "input",
+        type=some_path,
+        metavar="INPUT",
+        help="NIfTI, NRRD or MHA file, or a folder with one DICOM series",
     )
     add("--prompt", required=True, metavar="TEXT", help='what to segment, such as "segment both kidneys"')
     add_drawing_arguments(parser)
@@ -33,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_drawing_arguments(parser: argparse.ArgumentParser) -> None:
     """What all commands that draw proposals have in common."""
     add = parser.add_argument
-    add("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    add("--output", required=True, type=some_path, metavar="DIR", help="folder for the results")
     add("--proposals", type=int, default=5, metavar="N", help="how many proposals per organ (default 5)")
     add("--steps", type=int, metavar="N", help="denoising steps per proposal; overrides --quality")
     add("--quality", choices=QUALITIES, default="standard", help="how many steps to take (default standard)")

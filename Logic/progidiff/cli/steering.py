@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from progidiff.cli.arguments import label_value, some_path
 from progidiff.cli.segment import (
     add_drawing_arguments,
     check_output,
@@ -33,11 +34,11 @@ Steer = Callable[["Segmenter", "PreparedVolume", "SteerOptions"], "ProposalSet"]
 def add_steering_arguments(parser: argparse.ArgumentParser, strength: float) -> None:
     """The volume, the organ, how far to go, where, and how to draw."""
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="the image: a file, or a folder with one DICOM series")
+    add("input", type=some_path, metavar="INPUT", help="the image: a file, or a folder with one DICOM series")
     add("--prompt", required=True, metavar="TEXT", help='the organ, such as "the liver"')
     add(
         "--label",
-        type=int,
+        type=label_value,
         metavar="N",
         help="value of the organ in label maps (default: its number in the organ table, as in "
         "consensus.nii.gz; any but 0 where there is only one value)",

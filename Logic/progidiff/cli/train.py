@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from progidiff.cli import train_textdiffseg
+from progidiff.cli.arguments import some_path
 from progidiff.cli.ids import listed
 from progidiff.cli.segment import check_output
 from progidiff.errors import UsageError
@@ -37,8 +38,15 @@ _SECONDS_OF_ONE_STOP = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("stage", choices=_WHAT, metavar="STAGE", help=f"one of {', '.join(_WHAT)}")
-    add("--output", required=True, type=Path, metavar="RUN", help="folder of the training run")
-    add("--data", nargs="+", type=Path, default=[], metavar="FOLDER", help="data sets; needed once for a run")
+    add("--output", required=True, type=some_path, metavar="RUN", help="folder of the training run")
+    add(
+        "--data",
+        nargs="+",
+        type=some_path,
+        default=[],
+        metavar="FOLDER",
+        help="data sets; needed once for a run",
+    )
     add("--config", default="", metavar="NAME_OR_FILE", help="of Resources/Training (new run: embedded)")
     add("--base", default="", metavar="PATH_OR_ID", help="another Stable Diffusion than the configuration's")
     again = parser.add_mutually_exclusive_group()
@@ -48,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fold", default="", metavar="I/N", help="leave out every N-th case with an image, from the I-th on")
     add("--minutes", type=float, metavar="M", help="time limit; of `all`: for all stages together")
     add("--unfrozen", action="store_true", help="control also trains the generator")
-    add("--cache", type=Path, metavar="FOLDER", help="for packed cases, to share (default RUN/packed)")
-    add("--report", type=Path, metavar="FOLDER", help="evaluation whose figures the card shall carry")
+    add("--cache", type=some_path, metavar="FOLDER", help="for packed cases, to share (default RUN/packed)")
+    add("--report", type=some_path, metavar="FOLDER", help="evaluation whose figures the card shall carry")
     add("--allow-download", action="store_true", help="a base that is not on this computer may be downloaded")
     add("--device", default="auto", help="auto, cpu or cuda (default auto)")
     train_textdiffseg.add_arguments(parser)
@@ -85,10 +93,10 @@ def _check(options: argparse.Namespace) -> None:
 def _fold(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit()):
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if match is None:
         raise UsageError(f"{text!r} is no fold.", "Give --fold 1/3, 2/3 or 3/3, for instance.")
-    return int(index), int(count)
+    return int(match[1]), int(match[2])
 
 
 def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from progidiff.cli.arguments import some_path
 from progidiff.errors import CasesError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ PARTS_TO_LEAVE_OUT = ("text", "label_encoder", "image_features")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("only for textdiffseg").add_argument
-    add("--locator", type=Path, metavar="FOLDER", help="run or model whose locator to take (default RUN)")
+    add(
+        "--locator", type=some_path, metavar="FOLDER", help="run or model whose locator to take (default RUN)"
+    )
     add("--without", nargs="+", choices=PARTS_TO_LEAVE_OUT, default=[], help="ablations")
     add("--text-model", default="", metavar="PATH_OR_ID", help="a BERT such as dmis-lab/biobert-v1.1")
     add("--lesions", type=float, metavar="SHARE", help="how often organs get synthesised lesions, 0 to 1")

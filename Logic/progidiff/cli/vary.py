@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from progidiff.cli import steering
+from progidiff.cli.arguments import some_path
 from progidiff.cli.segment import read_input
 from progidiff.quality import VARY_STRENGTH
 
@@ -13,7 +13,9 @@ SUMMARY = "propose masks near a given one"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mask", required=True, type=Path, metavar="FILE", help="label map with the mask")
+    parser.add_argument(
+        "--mask", required=True, type=some_path, metavar="FILE", help="label map with the mask"
+    )
     steering.add_steering_arguments(parser, VARY_STRENGTH)
 
 

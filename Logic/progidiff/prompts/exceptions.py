@@ -7,6 +7,8 @@ from progidiff.prompts.organ_table import organ_table
 from progidiff.prompts.recognise import Token
 
 _OPENING = ":([{"
+_CLOSING = ")]}"
+_ABBREVIATED = ("excl", "exc", "exkl")  # their full stop ends nothing
 _SENTENCE_ENDS = ".?!。"
 _ONLY = frozenset(vocabulary.ONLY.split())
 
@@ -17,8 +19,9 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
     An exception lasts to the end of its sentence, or until "but", or until the next command, unless the
     command is what is negated ("do not segment the liver, segment the spleen"), or until all organs are named
     ("without the liver: everything"), or to the end of what is put in between ("the liver, no spleen, and the
-    pancreas"), or until "only" after a comma ("not the liver, only the spleen"). "But" begins one where
-    several organs are named before it ("all but the liver").
+    pancreas"), to the end of its brackets or of the line that it begins, or until "only" after a comma ("not
+    the liver, only the spleen"). "But" begins one where several organs are named before it ("all but the
+    liver").
     """
     result = []
     excluding = named = False  # named: the exception has said what it takes out
@@ -32,7 +35,7 @@ def excluded(prompt: str, tokens: list[Token]) -> list[bool]:
             named = True
         elif token.kind == "break" and excluding:
             ends = _ends(prompt[token.start], named, tokens[index - 1]) or _ends_insertion(tokens, index)
-            excluding = not ends
+            excluding = not (ends or (named and _ends_enclosed(prompt, tokens, index)))
         if not excluding:
             organs_before += _organs_named(token)
         result.append(excluding)
@@ -51,7 +54,18 @@ def _ends(sign: str, named: bool, last: Token) -> bool:
 
     The full stop of "everything except the lt. kidney" does not.
     """
-    return sign not in _OPENING if not named else sign in _SENTENCE_ENDS and not last.is_side
+    if not named:
+        return sign not in f"{_OPENING}\n" and not (sign == "." and last.key in _ABBREVIATED)
+    return sign in _SENTENCE_ENDS and not last.is_side
+
+
+def _ends_enclosed(prompt: str, tokens: list[Token], index: int) -> bool:
+    """Whether the brackets or the line end in which an exception stands: "liver (no spleen), pancreas"."""
+    first = next(at for at in range(index - 1, -1, -1) if tokens[at].kind in ("except", "but"))
+    if prompt[tokens[index].start] == "\n":
+        return first == 0 or prompt[tokens[first - 1].start] == "\n"
+    inside = prompt[tokens[first].start : tokens[index].start]
+    return prompt[tokens[index].start] in _CLOSING and not any(sign in inside for sign in "([{")
 
 
 def _ends_insertion(tokens: list[Token], comma: int) -> bool:

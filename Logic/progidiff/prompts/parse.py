@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from progidiff.prompts.target import Target
 LONGEST_PROMPT = 1000
 LONGEST_ENCODED_PROMPT = 200
 _EXAMPLE = "Name what to segment, for example “segment the liver” or “both kidneys and the pancreas”."
+_WITHOUT = re.compile(r"(?<!\w)w/o(?:ut)?(?!\w)", re.IGNORECASE)
+_PORTAL_VEIN = "portal_and_splenic_vein"
 _GAPS = ("filler", "command")
 _SEPARATED_GAPS = (*_GAPS, "and", "break")
 
@@ -90,7 +93,9 @@ def known_structures() -> list[str]:
 def _checked(prompt: str) -> str:
     if not isinstance(prompt, str):
         raise PromptError("The prompt is not text.", _EXAMPLE)
-    prompt = " ".join(unicodedata.normalize("NFC", prompt).replace("\n", " , ").split()).strip(" ,")
+    lines = unicodedata.normalize("NFC", prompt).splitlines()
+    prompt = "\n".join(" ".join(line.split()) for line in lines if line.strip()).strip(" ,")
+    prompt = _WITHOUT.sub("without", prompt)
     if not prompt:
         raise PromptError("The prompt is empty.", _EXAMPLE)
     if len(prompt) > LONGEST_PROMPT:
@@ -114,6 +119,16 @@ def _unknown_words(prompt: str, tokens: list[Token]) -> Iterator[str]:
             of_adjective = any(token.kind == "organs" for token in clause[described:first])
             if of_adjective or not names_organ or _asks_for_other(run):
                 yield prompt[clause[described].start : run[-1].stop]
+    yield from _other_veins(prompt, tokens)
+
+
+def _other_veins(prompt: str, tokens: list[Token]) -> Iterator[str]:
+    """ "hepatic and portal veins", "Leber- und Pfortader": the first organ's vein, which is not known."""
+    for first, joint, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        named_in_part = first.entry.adjective or prompt[first.stop : first.stop + 1] == "-"
+        joined = joint.kind in ("and", "break") and second.entry.value == (_PORTAL_VEIN,)
+        if first.kind == "organs" and first.entry.value != second.entry.value and named_in_part and joined:
+            yield prompt[first.start : second.stop]
 
 
 def _runs_not_understood(clause: list[Token]) -> Iterator[tuple[int, int]]:
@@ -201,7 +216,7 @@ def _mentions(tokens: list[Token], taken_out: list[bool]) -> list[_Mention]:
     sides, stray = _sides_of_pairs(tokens)
     mentions = []
     for index, token in enumerate(tokens):
-        if token.kind == "organs":
+        if token.kind == "organs" and not _describes_next(tokens, index):
             mentions.append(
                 _mention(token, [tokens[side] for side in sides.get(index, [])], taken_out[index])
             )
@@ -214,6 +229,18 @@ def _mentions(tokens: list[Token], taken_out: list[bool]) -> list[_Mention]:
         organs = tuple(organ.id for organ in organ_table())
         mentions.insert(0, _Mention(organs, everything[0].start, everything[0].stop, excluded=False))
     return mentions
+
+
+def _describes_next(tokens: list[Token], index: int) -> bool:
+    """Whether an adjective only says which part of the next organ is meant: "suprarenal aorta"."""
+    following = tokens[index + 1] if index + 1 < len(tokens) else None
+    return (
+        tokens[index].entry.adjective
+        and following is not None
+        and following.kind == "organs"
+        and not following.entry.adjective
+        and not set(following.entry.value) & set(tokens[index].entry.value)
+    )
 
 
 def _mention(token: Token, sides: list[Token], excluded: bool) -> _Mention:
@@ -255,7 +282,18 @@ def _sides_of_pairs(tokens: list[Token]) -> tuple[dict[int, list[int]], set[int]
             stray.update(run)
         else:
             sides.setdefault(noun, []).extend(run)
+    for noun in list(sides):
+        _give_back(tokens, sides, noun)
     return sides, stray
+
+
+def _give_back(tokens: list[Token], sides: dict[int, list[int]], noun: int) -> None:
+    """In "kidney left adrenal right" each side belongs to the noun before it, as the last one shows."""
+    before = [side for side in sides[noun] if side < noun]
+    after = [side for side in sides[noun] if side > noun]
+    earlier = _neighbour(tokens, before[0], -1, _GAPS) if before and after else None
+    if earlier is not None and earlier not in sides:
+        sides[earlier], sides[noun] = before, after
 
 
 def _runs_of_sides(tokens: list[Token]) -> list[list[int]]:
@@ -318,7 +356,7 @@ def _target(prompt: str, organ_id: str, mention: _Mention, whole_prompt: bool) -
     # Words that name several organs ("kidneys") would not tell the text encoder which one is meant.
     name = phrase if len(mention.organs) == 1 and not mention.shared else organ.name
     text = prompt if whole_prompt else f"segment the {name}"
-    return Target(organ.id, organ.name, organ.side, phrase, text)
+    return Target(organ.id, organ.name, organ.side, " ".join(phrase.split()), " ".join(text.split()))
 
 
 def _nothing_error(wanted: bool, left_out: bool) -> PromptError:

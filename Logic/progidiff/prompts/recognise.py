@@ -34,6 +34,8 @@ Kind = Literal[
 ]
 
 _LONGEST_PHRASE = 6
+_SEGMENT = ("segment", "segmento", "segments", "segmente")
+_NUMBER_OF_SEGMENT = re.compile(r"(i{1,3}|iv|vi{0,3}|[1-8])[ab]?")
 _PIECES = re.compile(
     r"(?P<elision>(?<!\w)(?:[cdjlmnst]|qu)['’](?=\w))"
     r"|(?P<word>[^\W_]+(?:['’]t\b)?)"
@@ -96,7 +98,12 @@ def recognise(prompt: str) -> list[Token]:
         key = "".join(piece.key for piece in pieces[at : at + length])
         tokens.append(Token(entry, first.start, last.stop, key))
         at += length
+    tokens = [_as_short_side(tokens, index) for index in range(len(tokens))]
     tokens = [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
+    tokens = [_as_misspelt_word(token) for token in tokens]
+    tokens = [_as_liver_segment(tokens, index) for index in range(len(tokens))]
+    tokens = [_as_narrowing(tokens, index) for index in range(len(tokens))]
+    tokens = [_as_conversation(prompt, tokens, index) for index in range(len(tokens))]
     return [_without_idiom(tokens, index) for index in range(len(tokens))]
 
 
@@ -211,6 +218,71 @@ def _as_misspelt_side(tokens: list[Token], index: int) -> Token:
     return token
 
 
+def _as_short_side(tokens: list[Token], index: int) -> Token:
+    """A token, read as a side where one or two letters stand right beside a pair: "Niere re", "rein G"."""
+    token = tokens[index]
+    side = vocabulary.SHORT_SIDES.get(token.key)
+    if side is None or token.stop - token.start != len(token.key):  # "d'un" is no side
+        return token
+    after_noun = index > 0 and is_pair(tokens[index - 1])
+    before_noun = index + 1 < len(tokens) and is_pair(tokens[index + 1])
+    if after_noun or (before_noun and tokens[index + 1].key.startswith(vocabulary.NOUNS_AFTER_SHORT_SIDES)):
+        return replace(token, entry=Entry("side after", (side,)))
+    return token
+
+
+def _as_misspelt_word(token: Token) -> Token:
+    """A token, read as the word for an exception or a finding that it misspells by one letter.
+
+    To ignore it would give what is to be left out ("everything exept the liver"), or the whole organ for its
+    tumor.
+    """
+    if token.kind != "unknown":
+        return token
+    for key, kind in _weighty_words().items():
+        if key[0] == token.key[:1] and OSA.distance(key, token.key, score_cutoff=1) <= 1:
+            return replace(token, entry=Entry(kind), key=key)
+    return token
+
+
+def _as_liver_segment(tokens: list[Token], index: int) -> Token:
+    """A token, read as a part of an organ in "liver segment VI" and "segment 4a of the liver"."""
+    token = tokens[index]
+    number = tokens[index + 1].key if index + 1 < len(tokens) else ""
+    if token.key not in _SEGMENT or not _NUMBER_OF_SEGMENT.fullmatch(number):
+        return token
+    of_organ = index > 0 and tokens[index - 1].kind == "organs"
+    if of_organ or (index + 2 < len(tokens) and tokens[index + 2].key in ("of", "der", "du", "del")):
+        return replace(token, entry=Entry("other"))
+    return token
+
+
+def _as_narrowing(tokens: list[Token], index: int) -> Token:
+    """A token, "but" read as a comma in "kidneys, but only the left"."""
+    following = tokens[index + 1].key if index + 1 < len(tokens) else ""
+    if tokens[index].kind == "but" and following in vocabulary.ONLY.split():
+        return replace(tokens[index], entry=Entry("break"))
+    return tokens[index]
+
+
+def _as_conversation(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, "right" read as talk in "Right, now segment the kidneys" and "kidneys, right?"."""
+    token = tokens[index]
+    if token.key != "right":
+        return token
+    before, after = tokens[index - 1] if index else None, tokens[index + 1 : index + 3]
+    signs = [prompt[other.start] for other in after if other.kind == "break"]
+    opens = before is None and len(after) == 2 and signs[:1] in ([","], ["."], ["!"])
+    talk = opens and (after[1].kind in ("command", "filler") or _is_plural_pair(after[1]))
+    asks = before is not None and before.kind == "break" and len(after) == 1 and signs == ["?"]
+    agrees = before is not None and before.key in ("thats", "s") and bool(signs)
+    return replace(token, entry=Entry("filler")) if talk or asks or agrees else token
+
+
+def _is_plural_pair(token: Token) -> bool:
+    return is_pair(token) and token.key.endswith("s")
+
+
 def _without_idiom(tokens: list[Token], index: int) -> Token:
     """A token, without meaning where it belongs to "all right" as in "all right, segment the kidneys"."""
     for at in (index - 1, index):
@@ -286,6 +358,22 @@ def _words() -> Iterator[tuple[str, Entry]]:
     ]
     for kind, names in phrases:
         yield from ((name, Entry(kind)) for name in names)
+
+
+@lru_cache(maxsize=1)
+def _weighty_words() -> dict[str, Kind]:
+    """Words of exceptions and findings, by key, that are long enough to be known when misspelt."""
+    kinds: dict[Kind, str] = {
+        "except": vocabulary.EXCEPT,
+        "other": vocabulary.TUMORS + vocabulary.OTHER_FINDINGS,
+    }
+    return {
+        key: kind
+        for kind, words in kinds.items()
+        for word in words.split()
+        for key in name_keys(word)
+        if len(key) >= 5
+    }
 
 
 @lru_cache(maxsize=1)

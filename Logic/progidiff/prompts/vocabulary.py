@@ -15,19 +15,30 @@ SIDE_BEFORE: dict[Side, str] = {
 }
 # A side that stands after its noun ("rein gauche").
 SIDE_AFTER: dict[Side, str] = {
-    "right": "rechts droit droite droits droites derecho derecha derechos derechas dexter dextra dextrum",
-    "left": "links gauche gauches izquierdo izquierda izquierdos izquierdas sinister sinistra sinistrum",
+    "right": """
+        rechts droit droite droits droites dt dte derecho derecha derechos derechas dcho dcha
+        dexter dextra dextrum dext
+    """,
+    "left": """
+        links gauche gauches gche izquierdo izquierda izquierdos izquierdas izq izqdo izqda
+        sinister sinistra sinistrum
+    """,
 }
+# Letters that are a side only right beside a pair: "Niere re", "rein G".
+SHORT_SIDES: dict[str, Side] = {"re": "right", "li": "left", "d": "right", "g": "left"}
+# Before a noun these would also be "re-segment the kidneys": there only before a German one.
+NOUNS_AFTER_SHORT_SIDES = ("niere", "nebenniere")
 # What may stand between a side and its noun: "right-sided kidney".
 SIDE_NOUNS = ("side", "sided", "hand")
 AND = "and und et y e & + atque ac or oder ou o plus sowie also además aussi"
 EXCEPT = """
     except excepting exclude excluding excl excluded omitted not dont doesnt isnt arent shouldnt mustnt wont
-    without minus omit skip ignore barring no none nothing neither nor never
+    without minus omit omitting skip skipping ignore ignoring remove removing drop dropping leave leaving
+    barring exc no none nothing neither nor never
     außer ausser ohne nicht ausgenommen kein keine keinen keiner keines keinem weder nichts nie niemals
-    statt anstatt anstelle exklusive
+    statt anstatt anstelle exklusive exkl weglassen entfernen
     sauf sans excepté hormis pas aucun aucune ni jamais
-    excepto sin menos salvo ningún ninguno ninguna nada nunca
+    excepto excluyendo quitando sin menos salvo ningún ninguno ninguna nada nunca
     praeter sine non nec neque
 """
 # A contrast: begins an exception after several organs ("all but the liver"), ends the one it stands in.
@@ -81,6 +92,7 @@ FILLERS = """
 # Several words that would mean something else one by one.
 PHRASES_WITHOUT_MEANING = (
     "right now", "right away", "not only", "if not", "if you do not mind", "if you don't mind", "why not",
+    "leave only", "leave just", "leave me",
     "nothing but", "nothing except", "nothing other than", "none but", "none except", "no organ but",
     "no organ except", "no organs but", "no organs except", "nothing else", "nothing more",
     "but also", "besides also", "no rush", "no hurry", "no problem", "no doubt",
@@ -100,7 +112,8 @@ PHRASES_OF_EXCEPTION = (
     "apart from", "aside from", "other than", "anything but", "leave out", "leaving out", "do not",
     "save for", "with the exception of", "instead of", "rather than", "in place of",
     "bis auf", "mit Ausnahme", "abgesehen von",
-    "à part", "à l'exception de", "à l'exception du", "à l'exception des", "au lieu de", "au lieu du",
+    "à part", "à l'exclusion de", "à l'exclusion du", "à l'exclusion des",
+    "à l'exception de", "à l'exception du", "à l'exception des", "au lieu de", "au lieu du",
     "plutôt que", "a excepción de", "con excepción de", "aparte de", "en lugar de", "en vez de",
 )  # fmt: skip
 
@@ -120,48 +133,53 @@ OTHER_STRUCTURES = """
     tooth teeth nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus
     parotid gland glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary
     tonsil larynx pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles
+    arch dome caudate antrum pylorus calyx calyces thoracic ascending
     half gallstone gallstones adrenaline precava postcard hepatitis
     lunge lungen lungenflügel herz hirn gehirn schädel knochen wirbel wirbelkörper wirbelsäule rippe
     rippen darm dünndarm dickdarm enddarm zwölffingerdarm blase harnblase harnleiter gebärmutter
     eierstock eierstöcke hoden prostata becken arterie arterien vene venen gefäß gefäße lappen
     leberlappen lebervene lebervenen muskel muskeln fett haut schilddrüse luftröhre zwerchfell
-    nierenarterie nierenvene
+    nierenarterie nierenvene kopf schwanz thorakale thorakalen
     poumon poumons coeur cerveau crâne os vertèbre vertèbres côte côtes intestin côlon vessie duodénum
     utérus ovaire ovaires artère artères veine veines vaisseau vaisseaux thyroïde trachée diaphragme
-    rachis lobes peau graisse
+    rachis lobes peau graisse tête queue crosse thoracique ascendante
     pulmón pulmones corazón cerebro cráneo hueso huesos vértebra vértebras costilla costillas
     intestino vejiga duodeno próstata útero ovario ovarios arteria arterias vena venas vaso vasos
-    músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna
-    pulmo pulmones cor cerebri vertebrarum
+    músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna cabeza cola torácica ascendente
+    pulmo pulmones cor cerebri vertebrarum caput cauda ductus arcus thoracica ascendens
     river rivers lever diver silver
     other others contralateral ipsilateral opposite
 """
 OTHER_PHRASES = (
     "urinary bladder", "bile duct", "common bile duct", "spinal cord", "lymph node", "lymph nodes",
-    "small bowel", "superior vena cava", "vena cava superior", "obere Hohlvene",
-    "veine cave supérieure", "celiac trunk", "superior mesenteric artery", "superior mesenteric vein",
+    "small bowel", "superior vena cava", "vena cava superior", "vena cava superieure", "vena cava sup",
+    "upper vena cava", "cranial vena cava", "obere Hohlvene", "veine cave supérieure", "veine cave sup",
+    "vesícula seminal", "vesículas seminales", "celiac trunk",
+    "superior mesenteric artery", "superior mesenteric vein",
     "common iliac artery", "aortic arch", "aortic valve", "thoracic aorta", "ascending aorta",
     "renal pelvis", "inferior mesenteric vein",
 )  # fmt: skip
 # What is found in an organ and named together with it. Some models draw tumors; nothing else is drawn.
 # Several can be of all organs of a list: "liver and pancreas tumors".
 SEVERAL_TUMORS = """
-    tumors tumours lesions masses cancers carcinomas metastases neoplasms malignancies adenomas
+    tumors tumours lesions masses mets cancers carcinomas metastases neoplasms malignancies adenomas
     adenocarcinomas hepatomas hemangiomas haemangiomas angiomyolipomas
-    tumore tumoren läsionen metastasen karzinome raumforderungen adenome hämangiome
-    tumeurs lésions métastases carcinomes adénomes hémangiomes
+    tumore tumoren läsionen herde rundherde metastasen karzinome raumforderungen adenome hämangiome
+    tumeurs lésions métas métastases carcinomes adénomes hémangiomes
     tumores lesiones masas neoplasias hemangiomas
 """
 ONE_TUMOR = """
     tumor tumour lesion mass cancer carcinoma metastasis neoplasm neoplasia malignancy adenoma
-    adenocarcinoma hepatoma hemangioma haemangioma angiomyolipoma
-    läsion metastase karzinom krebs raumforderung adenom hämangiom
+    adenocarcinoma hepatoma hemangioma haemangioma angiomyolipoma cholangiocarcinoma oncocytoma insulinoma
+    met hcc chc rcc pdac
+    läsion herd rundherd metastase karzinom krebs raumforderung adenom hämangiom
     tumeur lésion métastase masse carcinome néoplasie adénome hémangiome
     lesión metástasis masa cáncer
 """
 TUMORS = ONE_TUMOR + SEVERAL_TUMORS
 OTHER_FINDINGS = """
-    cyst cysts nodule nodules stone stones calculus calculi hematoma haematoma abscess abscesses lymphoma
+    cyst cysts pseudocyst pseudocysts polyp polyps infarct infarcts laceration thrombosis fnh nodule nodules
+    stone stones calculus calculi hematoma haematoma abscess abscesses lymphoma
     zyste zysten stein steine abszess kyste kystes abcès quiste quistes absceso
     nódulo nódulos
 """

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from progidiff.atomic_files import UNFINISHED, remove_abandoned
 from progidiff.errors import OutputError
+from progidiff.paths import expanded, is_folder
 from progidiff.proposals.contact_sheet import contact_sheet
 from progidiff.proposals.description import describe
 from progidiff.proposals.maps import agreement_map, consensus_labels, mean_probability_map
@@ -23,7 +24,6 @@ from progidiff.proposals.result import SegmentationResult
 from progidiff.proposals.segmentation_file import write_segmentation
 from progidiff.proposals.segments import segments_of
 from progidiff.volumes import write_volume
-from progidiff.volumes.paths import expanded, is_folder
 from progidiff.volumes.volume import Grid, Volume
 
 # The description comes last: where it lies, all the others lie too.

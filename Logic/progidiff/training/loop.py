@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from progidiff.errors import ModelError
 from progidiff.pipelines.precision import autocast
 
+_WARMUP_SHARE = 0.05
+
 Losses = dict[str, Tensor]
 Progress = Callable[["Report"], None]
 
@@ -176,9 +178,14 @@ class _Clock:
         return min(1.0, max(step / self.schedule.steps, self.minutes / self.schedule.max_minutes))
 
     def learning_rate_factor(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to one per cent."""
-        warm = min(1.0, (step - self.first_step + 1) / max(1, self.schedule.warmup))
-        return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * self.progress(step))) / 2)
+        """Linear warm-up, then a cosine down to one per cent.
+
+        The warm-up takes a twentieth of the training at most, or a short one would never leave it. A run
+        that goes on has Adam's moments from before and needs none.
+        """
+        progress = self.progress(step)
+        warm = min(1.0, max((step + 1) / max(1, self.schedule.warmup), progress / _WARMUP_SHARE))
+        return warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
     def seconds_left(self, step: int) -> float:
         done = step - self.first_step

@@ -10,8 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from progidiff.pipelines.crop import crop_pixel_mm
+from progidiff.pipelines.locate import slice_distance
 from progidiff.training.appearance import randomise_appearance
 from progidiff.training.case_store import PackedCase
+
+THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, up to this distance
 
 # How often each organ is drawn, by label number: what is small or tortuous needs more practice.
 ORGAN_SHARE = {
@@ -140,10 +143,13 @@ class OrganSlices:
         return int(rng.choice(numbers[(numbers >= low - beyond) & (numbers <= high + beyond)]))
 
     def _neighbours(self, case: PackedCase, k: int, grid: Tensor, rng: np.random.Generator) -> Tensor:
-        """The slice and its neighbours; thin slices are skipped now and then to imitate thick ones."""
+        """The slice and its neighbours, as far apart as in use, or now and then twice as far."""
         if case.image is None:
             return torch.zeros(self.slices, self.crop, self.crop)
-        stride = 1 if case.spacing[0] > 4 else int(rng.integers(1, 3))
+        native = case.spacing[0]
+        stride = max(1, round(slice_distance(native) / native))
+        if 2 * stride * native <= THICKEST_MM and rng.random() < 0.3:
+            stride *= 2
         offsets = (np.arange(self.slices) - self.slices // 2) * stride
         stack = case.image[np.clip(k + offsets, 0, len(case.image) - 1)]
         grey = torch.from_numpy(stack)[None].float() / 127.5  # 0 is air, which is also the padding

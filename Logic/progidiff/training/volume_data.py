@@ -17,9 +17,8 @@ from progidiff.pipelines.locate import slice_distance
 from progidiff.training.appearance import randomise_appearance
 from progidiff.training.case_store import PackedCase
 from progidiff.training.lesions import finding_in, lesion_cover, paint_lesion
-from progidiff.training.slice_data import OrganSlices
+from progidiff.training.slice_data import THICKEST_MM, OrganSlices
 
-_THICKEST_MM = 10.0  # slices are skipped now and then to imitate thicker ones, up to this distance
 _ASKED = 0.5  # how often a lesion that is there is asked for, rather than its organ
 _ABSENT = 0.5  # how often a lesion is asked for in an organ that is known to have none
 _SICK_ORGANS = 4.0  # how much more often an organ that can have a lesion is drawn when each of them has one
@@ -165,7 +164,7 @@ class OrganVolumes(OrganSlices):
         """
         native = case.spacing[0]
         stride = max(1, round(slice_distance(native) / native))
-        if 2 * stride * native <= _THICKEST_MM and rng.random() < 0.3:
+        if 2 * stride * native <= THICKEST_MM and rng.random() < 0.3:
             stride *= 2
         first, last = low - self.beyond_mm / native, high + self.beyond_mm / native
         slack = (last - first + 1) - depth * stride  # negative where the piece is longer than the organ

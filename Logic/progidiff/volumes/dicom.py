@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from progidiff.errors import VolumeError
+from progidiff.paths import printable
 from progidiff.volumes.conversion import simpleitk
-from progidiff.volumes.paths import printable
 
 MODALITY_TAG = "0008|0060"
 _DESCRIPTION_TAG = "0008|103e"

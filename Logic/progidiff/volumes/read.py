@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from progidiff.errors import VolumeError
+from progidiff.paths import expanded, printable
 from progidiff.volumes.check import check_affine, check_extent, check_voxels
 from progidiff.volumes.conversion import affine_of, array_from_image, no_chatter, simpleitk
 from progidiff.volumes.dicom import MODALITY_TAG, frames_of, is_dicom, read_largest_series, refuse_frames
 from progidiff.volumes.nifti import bad_spacing, read_nifti
-from progidiff.volumes.paths import expanded, printable
 from progidiff.volumes.volume import Modality, Volume
 
 _NIFTI = (".nii", ".nii.gz")

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 from progidiff.errors import OutputError
+from progidiff.paths import expanded, is_folder
 from progidiff.volumes.nifti import write_nifti
-from progidiff.volumes.paths import expanded, is_folder
 from progidiff.volumes.text_headers import write_mha, write_nrrd
 from progidiff.volumes.volume import Volume
 
