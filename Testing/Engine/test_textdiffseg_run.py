@@ -394,6 +394,15 @@ def test_numbers_out_of_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "Give --" in capsys.readouterr().err
 
 
+def test_what_another_runs_locator_has_learnt_is_listed_with_the_model(tmp_path: Path) -> None:
+    """Figures on those patients would flatter as much as on its own."""
+    run = TextDiffSegRun(
+        tmp_path, [packed_case()], tiny_locator(), TINY_RECIPE, located={"elsewhere"}, device="cpu"
+    )
+    run.train()
+    assert learnt_cases(str(run.save())) == {packed_case().id, "elsewhere"}
+
+
 def test_a_locator_that_saw_what_is_kept_aside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "training_data.json").write_text(json.dumps({"cases": ["a", "b"]}))
     train_textdiffseg._refuse_to_leak(tmp_path, ["c"])

@@ -181,6 +181,21 @@ def test_boxes_are_kept_with_the_case(data: Path, tmp_path: Path, monkeypatch: p
     assert packed(data, tmp_path)["case_0"].boxes.keys() == case.boxes.keys()
 
 
+@pytest.mark.parametrize(("pixel_mm", "stride"), [(0.9, 1), (0.6, 2), (0.35, 3)])
+def test_only_what_is_finer_than_the_finest_crop_is_thinned(pixel_mm: float, stride: int) -> None:
+    """A chequerboard of single voxels becomes grey rather than a pattern; labels keep their place."""
+    rows, columns = np.indices((24, 24))
+    chequered = np.where((rows + columns) % 2, 1.0, -1.0)[..., None].astype(np.float32)
+    label = np.zeros((24, 24, 1), np.uint8)
+    label[6:12, 12:18] = 6
+    affine = np.diag([-pixel_mm, -pixel_mm, 5.0, 1.0])
+    case = case_store.pack_case("a", chequered, Volume(label, affine), (6,), "CT")
+    assert case.image is not None and case.spacing == pytest.approx((5, pixel_mm * stride, pixel_mm * stride))
+    np.testing.assert_array_equal(case.label[0], label[::stride, ::stride, 0].T)
+    inner = case.image[0, 2:-2, 2:-2].astype(float)
+    assert np.ptp(inner) == 255 if stride == 1 else np.ptp(inner) < 40
+
+
 def test_specks_have_no_box() -> None:
     label = np.zeros((4, 8, 8), np.uint8)
     label[1, 2, :7], label[2:, 3:6, 3:7] = 1, 6

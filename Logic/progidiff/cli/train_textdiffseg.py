@@ -54,6 +54,7 @@ def train(
     """
     from accelerate import PartialState
 
+    from progidiff.evaluation.learnt import learnt_cases
     from progidiff.training.assemble import parts_size_mb
     from progidiff.training.run import check_device
     from progidiff.training.safeguards import stoppable
@@ -73,6 +74,7 @@ def train(
         cases,
         locator,
         recipe,
+        located=learnt_cases(str(options.locator)) if options.locator else (),
         device=options.device,
         allow_download=options.allow_download,
     )
@@ -136,6 +138,7 @@ def _cases(
         if is_main:
             write_kept_aside(options.output, aside, exclude, options.fold)
         return [*pack_cases(chosen, cache, on_case), *pack_phantoms(Phantoms(), cache, on_case)]
+    _refuse_to_leak(options.locator, list(exclude))
     ids = recorded_cases(options.output)
     if ids is None:
         ids = recorded_data(options.output) or sorted(note.stem for note in cache.glob("*.json"))

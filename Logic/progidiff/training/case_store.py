@@ -11,14 +11,14 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
+from scipy.ndimage import find_objects, gaussian_filter
 
+from progidiff.pipelines.crop import FINEST_PIXEL_MM
 from progidiff.prompts import organ_table
 from progidiff.volumes.volume import Volume
 
 # Voxel axes of the canonical axial orientation expressed in RAS: i → left, j → posterior, k → superior.
 _CANONICAL_AXES = np.diag([-1.0, -1.0, 1.0])
-_FINEST_PIXEL_MM = 1.7
 _FEWEST_VOXELS = 20  # what is smaller is a slip of the annotation rather than an organ
 
 Boxes = dict[int, tuple[NDArray[np.int_], NDArray[np.int_]]]
@@ -125,10 +125,10 @@ def pack_case(
     grey = None
     if image is not None:
         grey, _ = to_canonical_axes(np.round((image + 1) * 127.5).astype(np.uint8), label.affine)
-    stride = max(1, int(_FINEST_PIXEL_MM / min(spacing[1], spacing[2])))
-    if stride > 1:  # 512×512 matrices hold more detail than the model's finest pixel
+    stride = max(1, int(FINEST_PIXEL_MM / min(spacing[1], spacing[2])))
+    if stride > 1:  # finer than the model ever draws
         labels = labels[:, ::stride, ::stride]
-        grey = grey[:, ::stride, ::stride] if grey is not None else None
+        grey = _thinned(grey, stride) if grey is not None else None
         spacing = (spacing[0], spacing[1] * stride, spacing[2] * stride)
     marked = np.where(np.isin(labels, findings), labels, np.uint8(0)) if findings else None
     return PackedCase(
@@ -141,6 +141,12 @@ def pack_case(
         findings=marked if marked is not None and marked.any() else None,
         annotated_findings=findings,
     )
+
+
+def _thinned(image: NDArray[np.uint8], stride: int) -> NDArray[np.uint8]:
+    """Every n-th pixel of each slice (K, J, I), after blurring away what such a grid cannot show."""
+    slices = (gaussian_filter(plane.astype(np.float32), 0.4 * stride) for plane in image)
+    return np.stack([np.round(plane[::stride, ::stride]).astype(np.uint8) for plane in slices])
 
 
 def _as_organs(label: NDArray[np.uint8]) -> NDArray[np.uint8]:

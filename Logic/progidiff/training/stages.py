@@ -68,7 +68,12 @@ class StageBuilder:
     def _build_locator(self) -> tuple[Stage, dict[str, Any]]:
         locator = networks.new_locator(self.configuration)
         d, h, w = self.configuration.locator.patch
-        patches = CoarsePatches(with_images(self.cases), (d, h, w), self.configuration.locator.spacing)
+        patches = CoarsePatches(
+            with_images(self.cases),
+            (d, h, w),
+            self.configuration.locator.spacing,
+            appearance=self.configuration.appearance,
+        )
         return LocatorStage(locator, patches), {"locator": locator}
 
     def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:

@@ -16,7 +16,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,7 @@ class TextDiffSegRun:
         cases: packed cases; those without image do not teach.
         locator: trained by the stage `locator`, or another model's.
         recipe: what is trained.
+        located: ids of the cases that the locator has learnt from, to be listed with the model.
         device: "auto", "cpu" or "cuda".
         allow_download: a text model that is not on this computer may be downloaded.
 
@@ -139,12 +140,13 @@ class TextDiffSegRun:
         locator: OrganLocator,
         recipe: Recipe,
         *,
+        located: Collection[str] = (),
         device: str = "auto",
         allow_download: bool = False,
     ) -> None:
         if recipe.size not in SIZES:
             raise UsageError(f"There is no size {recipe.size!r}.", f"Known are: {', '.join(SIZES)}.")
-        self.folder, self.recipe, self.device = folder, recipe, device
+        self.folder, self.recipe, self.device, self.located = folder, recipe, device, set(located)
         self.cases = [case for case in cases if case.image is not None and case.label.any()]
         if not self.cases:
             raise CasesError("None of the training cases has an image and an organ.", "Give other --data.")
@@ -272,7 +274,8 @@ class TextDiffSegRun:
             with writing(final):
                 save_half(self.pipeline, partial)
                 (partial / "README.md").write_text(card, encoding="utf-8")
-                write_json(partial / "training_data.json", {"cases": [case.id for case in self.cases]})
+                learnt = {case.id for case in self.cases} | self.located
+                write_json(partial / "training_data.json", {"cases": sorted(learnt)})
                 if final.exists():
                     shutil.rmtree(final)
                 partial.rename(final)
