@@ -57,6 +57,7 @@ def _torch() -> Iterator[Finding]:
     else:
         yield Finding("torch", torch.__version__)
         yield from _cuda(torch)
+        yield Finding("CPU precision", _cpu_precision())
     driver = nvidia_driver()
     yield Finding("NVIDIA driver", driver or "none found")
 
@@ -71,6 +72,13 @@ def _cuda(torch: Any) -> Iterator[Finding]:
         yield Finding("CUDA", f"this is PyTorch for the CPU only{wanted}", not wanted)
     else:
         yield Finding("CUDA", f"built for {torch.version.cuda}, but no usable card; the CPU will be used")
+
+
+def _cpu_precision() -> str:
+    from progidiff.pipelines.precision import cpu_has_bf16
+
+    slow = "fp32; the processor does not compute in bf16 and is several times slower than one that does"
+    return "bf16" if cpu_has_bf16() else slow
 
 
 def cuda_devices(torch: Any) -> list[tuple[str, float]]:

@@ -335,6 +335,7 @@ def test_doctor_reports_line_by_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) in (0, 1)
     printed = capfd.readouterr().out
     assert "torch" in printed
+    assert "bf16" in printed
     assert sys.executable in printed
     assert "Memory" in printed
 

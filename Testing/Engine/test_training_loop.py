@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from progidiff.errors import ModelError
-from progidiff.training.loop import Losses, Report, Schedule, Stage, train
+from progidiff.pipelines import precision as precision_of
+from progidiff.training.loop import Losses, Report, Schedule, Stage, _Clock, train
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -160,3 +161,35 @@ def test_checkpoint_of_another_size(tmp_path: Path) -> None:
     run(tmp_path, Regression())
     with pytest.raises(ModelError, match="cannot be continued"):
         run(tmp_path, Regression(width=2))
+
+
+@pytest.mark.parametrize(
+    ("precision", "hardware", "half"), [("bf16", True, True), ("bf16", False, False), ("no", True, False)]
+)
+def test_bf16_only_where_the_processor_computes_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, hardware: bool, half: bool
+) -> None:
+    """Imitated by a processor without it, a step takes up to a hundred times as long."""
+    monkeypatch.setattr(precision_of, "cpu_has_bf16", lambda: hardware)
+    stage, seen = Regression(), []
+    stage.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    run(tmp_path, stage, replace(SCHEDULE, steps=1, precision=precision))
+    assert seen == [half]
+
+
+def factors(schedule: Schedule, first_step: int = 0) -> list[float]:
+    clock = _Clock(schedule, first_step)
+    return [clock.learning_rate_factor(step) for step in range(first_step, schedule.steps)]
+
+
+def test_a_short_training_leaves_its_warm_up() -> None:
+    """Counted in steps alone, a hundred steps of warm-up would never end in fifty."""
+    assert max(factors(replace(SCHEDULE, steps=50, warmup=100))) > 0.95
+    long = factors(replace(SCHEDULE, steps=10_000, warmup=100))
+    assert long[0] == pytest.approx(0.01, abs=1e-3) and max(long[:99]) < 1 and max(long[99:]) > 0.99
+
+
+def test_a_continued_training_does_not_warm_up_again() -> None:
+    """It has Adam's moments, and learning rates are those of a training in one piece."""
+    whole = factors(replace(SCHEDULE, steps=1000, warmup=100))
+    assert factors(replace(SCHEDULE, steps=1000, warmup=100), first_step=500) == whole[500:]
