@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from progidiff.prompts import vocabulary
 from progidiff.prompts.organ_table import organ_table
-from progidiff.prompts.recognise import Token
+from progidiff.prompts.tokens import Token
 
 _OPENING = ":([{"
 _CLOSING = ")]}"

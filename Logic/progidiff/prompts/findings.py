@@ -13,7 +13,8 @@ from functools import lru_cache
 from progidiff.errors import FindingError, PromptError
 from progidiff.prompts import vocabulary
 from progidiff.prompts.organ_table import name_key, name_keys, organ_table
-from progidiff.prompts.recognise import Entry, Token, meaning
+from progidiff.prompts.recognise import meaning
+from progidiff.prompts.tokens import Entry, Token
 
 
 def join_findings(prompt: str, tokens: list[Token], drawn: Collection[str]) -> list[Token]:

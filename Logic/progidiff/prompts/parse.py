@@ -14,8 +14,9 @@ from progidiff.errors import PromptError
 from progidiff.prompts.exceptions import excluded, without_content
 from progidiff.prompts.findings import finding_error, is_finding_word, join_findings
 from progidiff.prompts.organ_table import Group, Organ, name_key, organ_table
-from progidiff.prompts.recognise import Token, is_pair, recognise
+from progidiff.prompts.recognise import recognise
 from progidiff.prompts.target import Target
+from progidiff.prompts.tokens import Token, is_pair
 
 LONGEST_PROMPT = 1000
 LONGEST_ENCODED_PROMPT = 200
