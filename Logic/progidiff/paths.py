@@ -10,13 +10,16 @@ def printable(text: str | os.PathLike[str]) -> str:
     """The text without the surrogates that stand for bytes that are not UTF-8.
 
     Such bytes come from old DICOM headers and from file names of other computers; they are read as
-    Latin-1, which is what most of them are.
+    Latin-1, which is what most of them are. Half a character, which Windows allows in names, becomes "�".
     """
-    raw = os.fspath(text).encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+    return "".join(map(_printable_character, os.fspath(text)))
+
+
+def _printable_character(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was not UTF-8, see Python's "surrogateescape"
+        return chr(code - 0xDC00)
+    return "\ufffd" if 0xD800 <= code <= 0xDFFF else character
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:

@@ -207,6 +207,14 @@ def test_what_no_proposal_draws_is_not_in_the_consensus_either():
     assert summary.consensus.is_empty and summary.consensus.score == 0
 
 
+def test_a_consensus_that_drops_what_proposals_with_low_thresholds_draw_stays_empty():
+    probability = np.zeros((6, 6, 4), np.float32)
+    probability[2, 2, 1] = 0.08
+    low = [replace(p, threshold=0.05) for p in proposals_of([probability, probability])]
+    summary = summarise(LIVER, grid_of(probability.shape), low)
+    assert not summary.found and summary.consensus is not None and summary.consensus.is_empty
+
+
 def test_proposals_of_another_grid_are_refused():
     proposal = proposal_of(ball((8, 8, 6), (4, 4, 3), 2))
     with pytest.raises(UsageError, match="another volume"):

@@ -205,7 +205,8 @@ def test_the_description_names_the_series_and_nothing_else_of_a_dicom_header(tmp
 
 
 def test_the_home_folder_is_one_place_for_all_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
     paths = write_results(liver_and_spleen(GRIDS["axial"]), "~/results")
     assert sorted(p.name for p in (tmp_path / "results").iterdir()) == sorted(RESULT_FILES)
     assert all(path.is_file() for path in paths.values())

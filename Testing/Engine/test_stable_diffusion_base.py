@@ -17,7 +17,9 @@ from progidiff.pipelines.progidiff.stable_diffusion import load_base_part, load_
 from progidiff.segmenter import Segmenter
 from progidiff.training.assemble import assemble
 from progidiff.training.configuration import Configuration
+from progidiff.training.generator import GeneratorStage
 from progidiff.training.run import TrainingRun
+from progidiff.training.stages import StageBuilder
 from safetensors.torch import load_file
 from tiny_models import tiny_stable_diffusion
 from training_samples import configuration, phantom
@@ -186,3 +188,16 @@ def test_fine_tuned_on_label_maps_first(tmp_path: Path) -> None:
     folder = assemble(tmp_path)
     assert "fine-tuned on label maps" in (folder / "README.md").read_text(encoding="utf-8")
     assert Segmenter.load(str(folder), "cpu").pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_a_base_that_predicts_v_is_fine_tuned_on_the_schedule_it_is_used_with(
+    base: Path, tmp_path: Path
+) -> None:
+    """Its own schedule, kept for a frozen base, does not end in pure noise."""
+    path = base / "scheduler" / "scheduler_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, "prediction_type": "v_prediction"}), encoding="utf-8")
+    given = replace(with_base("generator", prediction="v_prediction"), base=str(base))
+    run = TrainingRun(tmp_path / "run", given, device="cpu")
+    stage, _ = StageBuilder(run.folder, given, run.cases).build("generator")
+    assert isinstance(stage, GeneratorStage) and float(stage.scheduler.alphas_cumprod[-1]) == 0

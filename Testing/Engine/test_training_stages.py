@@ -156,9 +156,13 @@ def test_without_mask_losses_only_the_latents_teach_the_drawing() -> None:
     stage = control_stage(mask_losses=False)
     assert set(step(stage)) == {"latents", "refined", "organs"}
     assert learns(stage.controlnet) and learns(stage.refiner)
-    stage.zero_grad()
-    stage(4, np.random.default_rng(0))["refined"].backward()
-    assert learns(stage.refiner) and not learns(stage.controlnet)
+    torch.nn.init.normal_(stage.refiner.last.weight)  # begins at zero, which would hide its gradients
+    for mask_losses in (True, False):
+        stage.mask_losses = mask_losses
+        stage.zero_grad()
+        stage(4, np.random.default_rng(0))["refined"].backward()
+        assert learns(stage.refiner)
+        assert learns(stage.controlnet) == learns(stage.encoder) == mask_losses
 
 
 def test_control_stage_with_the_generator_unfrozen() -> None:

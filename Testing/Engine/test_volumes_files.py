@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from progidiff.errors import OutputError, VolumeError
 from progidiff.output_folder import check_output
+from progidiff.paths import printable
 from progidiff.volumes import (
     Volume,
     check_volume,
@@ -212,9 +213,15 @@ def test_a_file_name_that_is_not_utf_8_can_be_written_on(tmp_path):
     volume.metadata["path"].encode("utf-8")
 
 
+def test_only_what_cannot_be_written_is_replaced_in_a_name():
+    assert printable("/home/jürgen/Studie/L\udce9sion") == "/home/jürgen/Studie/Lésion"
+    assert printable("half \ud83d, whole 😀") == "half \ufffd, whole 😀"
+
+
 @pytest.mark.parametrize("name", ["~", "~nobody-of-this-name/scan.nii.gz"])
 def test_the_home_folder_and_what_only_looks_like_it(tmp_path, monkeypatch, name):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
     with pytest.raises(VolumeError, match="does not exist"):
         read_volume(name)
 

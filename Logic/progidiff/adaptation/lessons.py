@@ -132,7 +132,7 @@ class Lessons:
             steps=steps,
             batch=self._batch(kind),
             learning_rate=rates[kind],
-            warmup=min(20, max(1, steps // 10)),
+            warmup=min(20, max(1, steps // 20)),
             weight_decay=0.0,
             checkpoint_minutes=1.0,
             seed=seed,

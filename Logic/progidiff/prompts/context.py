@@ -9,38 +9,54 @@ from dataclasses import replace
 from rapidfuzz.distance import OSA
 
 from progidiff.prompts import vocabulary
-from progidiff.prompts.lexicon import lexicon, weighty_words
+from progidiff.prompts.lexicon import lexicon
 from progidiff.prompts.tokens import Entry, Token, is_pair
 
+PORTAL_VEIN = "portal_and_splenic_vein"
 _SEGMENT = ("segment", "segmento", "segments", "segmente")
 _NUMBER_OF_SEGMENT = re.compile(r"(i{1,3}|iv|vi{0,3}|[1-8])[ab]?")
 
 
 def reread(prompt: str, tokens: list[Token]) -> list[Token]:
     """The tokens of a prompt, each read again beside its neighbours."""
-    tokens = [_as_short_side(tokens, index) for index in range(len(tokens))]
-    tokens = [_as_misspelt_side(tokens, index) for index in range(len(tokens))]
-    tokens = [_as_misspelt_word(token) for token in tokens]
-    tokens = [_as_liver_segment(tokens, index) for index in range(len(tokens))]
-    tokens = [_as_narrowing(tokens, index) for index in range(len(tokens))]
-    tokens = [_as_conversation(prompt, tokens, index) for index in range(len(tokens))]
-    return [_without_idiom(tokens, index) for index in range(len(tokens))]
+    for read in _READINGS:
+        tokens = [read(prompt, tokens, index) for index in range(len(tokens))]
+    return tokens
 
 
-def _as_short_side(tokens: list[Token], index: int) -> Token:
+def _as_short_side(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, read as a side where one or two letters stand right beside a pair: "Niere re", "rein G"."""
     token = tokens[index]
     side = vocabulary.SHORT_SIDES.get(token.key)
     if side is None or token.stop - token.start != len(token.key):  # "d'un" is no side
         return token
-    after_noun = index > 0 and is_pair(tokens[index - 1])
-    before_noun = index + 1 < len(tokens) and is_pair(tokens[index + 1])
-    if after_noun or (before_noun and tokens[index + 1].key.startswith(vocabulary.NOUNS_AFTER_SHORT_SIDES)):
+    if _short_side_after(prompt, tokens, index) or _short_side_before(tokens, index):
         return replace(token, entry=Entry("side after", (side,)))
     return token
 
 
-def _as_misspelt_side(tokens: list[Token], index: int) -> Token:
+def _short_side_after(prompt: str, tokens: list[Token], index: int) -> bool:
+    """ "Niere re", "reins G et D", but not "kidneys re-segmented" and "reins d un patient"."""
+    noun = index - 1
+    if index >= 3 and tokens[index - 1].kind == "and" and tokens[index - 2].key in vocabulary.SHORT_SIDES:
+        noun = index - 3
+    if noun < 0 or not is_pair(tokens[noun]) or prompt.startswith("-", tokens[index].stop):
+        return False
+    following = tokens[index + 1 :][:2]
+    if not following or following[0].kind == "break":
+        return True
+    if following[0].kind == "and" and following[-1].key in vocabulary.SHORT_SIDES:
+        return True
+    return tokens[index].key not in vocabulary.SINGLE_LETTER_SIDES and following[0].kind != "command"
+
+
+def _short_side_before(tokens: list[Token], index: int) -> bool:
+    """ "re Niere": only before German nouns, or "re kidneys" would be one."""
+    following = tokens[index + 1 :][:1]
+    return any(is_pair(t) and t.key.startswith(vocabulary.NOUNS_AFTER_SHORT_SIDES) for t in following)
+
+
+def _as_misspelt_side(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, read as a side where it stands beside a paired organ and looks like one ("rigth kidney").
 
     To ignore it would silently segment both.
@@ -55,33 +71,57 @@ def _as_misspelt_side(tokens: list[Token], index: int) -> Token:
     return token
 
 
-def _as_misspelt_word(token: Token) -> Token:
-    """A token, read as the word for an exception or a finding that it misspells by one letter.
-
-    To ignore it would give what is to be left out ("everything exept the liver"), or the whole organ for its
-    tumor.
-    """
+def _as_misspelt_word(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, read as the word for an exception or a finding that it is a known misspelling of."""
+    token = tokens[index]
     if token.kind != "unknown":
         return token
-    for key, kind in weighty_words().items():
-        if key[0] == token.key[:1] and OSA.distance(key, token.key, score_cutoff=1) <= 1:
-            return replace(token, entry=Entry(kind), key=key)
+    if token.key in vocabulary.MISSPELT_EXCEPT.split():
+        return replace(token, entry=Entry("except"))
+    if token.key in vocabulary.MISSPELT_TUMOR.split():
+        return replace(token, entry=Entry("other"), key="tumor")
     return token
 
 
-def _as_liver_segment(tokens: list[Token], index: int) -> Token:
-    """A token, read as a part of an organ in "liver segment VI" and "segment 4a of the liver"."""
+def _as_taking_away(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, "remove" or "leave" read as an exception where something was named before a pause."""
+    token = tokens[index]
+    if token.key not in vocabulary.TAKING_AWAY.split():
+        return token
+    pauses = index > 0 and tokens[index - 1].kind in ("break", "and", "but")
+    named = any(other.kind in ("organs", "all") for other in tokens[:index])
+    return replace(token, entry=Entry("except" if pauses and named else "filler"))
+
+
+def _as_liver_segment(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, read as a part of the liver in "liver segment VI" and "segment 4a of the liver"."""
     token = tokens[index]
     number = tokens[index + 1].key if index + 1 < len(tokens) else ""
     if token.key not in _SEGMENT or not _NUMBER_OF_SEGMENT.fullmatch(number):
         return token
-    of_organ = index > 0 and tokens[index - 1].kind == "organs"
-    if of_organ or (index + 2 < len(tokens) and tokens[index + 2].key in ("of", "der", "du", "del")):
+    before = index > 0 and _is_liver(tokens[index - 1])
+    after = index + 2 < len(tokens) and tokens[index + 2].key in ("of", "der", "du", "del")
+    if before or (after and any(_is_liver(other) for other in tokens[index + 3 : index + 5])):
         return replace(token, entry=Entry("other"))
     return token
 
 
-def _as_narrowing(tokens: list[Token], index: int) -> Token:
+def _is_liver(token: Token) -> bool:
+    return token.entry.value == ("liver",)
+
+
+def _as_splenic_vein(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, the spleen of "splenic and portal veins" and "Milz- und Pfortader" read as the vein's."""
+    token, following = tokens[index], tokens[index + 1 : index + 3]
+    named_in_part = token.entry.adjective or prompt.startswith("-", token.stop)
+    if token.entry.value != ("spleen",) or not named_in_part or len(following) < 2:
+        return token
+    if following[0].kind in ("and", "break") and following[1].entry.value == (PORTAL_VEIN,):
+        return replace(token, entry=Entry("filler"))
+    return token
+
+
+def _as_narrowing(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, "but" read as a comma in "kidneys, but only the left"."""
     following = tokens[index + 1].key if index + 1 < len(tokens) else ""
     if tokens[index].kind == "but" and following in vocabulary.ONLY.split():
@@ -91,19 +131,23 @@ def _as_narrowing(tokens: list[Token], index: int) -> Token:
 
 def _as_conversation(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, "right" read as talk in "Right, now segment the kidneys" and "kidneys, right?"."""
-    token = tokens[index]
-    if token.key != "right":
+    token, after = tokens[index], tokens[index + 1 : index + 3]
+    sign = prompt[after[0].start] if after and after[0].kind == "break" else ""
+    if token.key != "right" or not sign:
         return token
-    before, after = tokens[index - 1] if index else None, tokens[index + 1 : index + 3]
-    signs = [prompt[other.start] for other in after if other.kind == "break"]
-    opens = before is None and len(after) == 2 and signs[:1] in ([","], ["."], ["!"])
-    talk = opens and (after[1].kind in ("command", "filler") or _is_plural_pair(after[1]))
-    asks = before is not None and before.kind == "break" and len(after) == 1 and signs == ["?"]
-    agrees = before is not None and before.key in ("thats", "s") and bool(signs)
-    return replace(token, entry=Entry("filler")) if talk or asks or agrees else token
+    opens = index == 0 and sign in ",.!" and len(after) == 2 and _begins_request(after[1])
+    asks = (
+        sign == "?" and index > 1 and tokens[index - 1].kind == "break" and _is_plural_pair(tokens[index - 2])
+    )
+    said = "".join(other.key for other in tokens[max(0, index - 2) : index])
+    return replace(token, entry=Entry("filler")) if opens or asks or said.endswith("thats") else token
 
 
-def _without_idiom(tokens: list[Token], index: int) -> Token:
+def _begins_request(token: Token) -> bool:
+    return token.kind == "command" or token.key in ("now", "both") or _is_plural_pair(token)
+
+
+def _without_idiom(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, without meaning where it belongs to "all right" as in "all right, segment the kidneys"."""
     for at in (index - 1, index):
         if at < 0 or at + 1 >= len(tokens):
@@ -134,3 +178,16 @@ def _beside(tokens: list[Token], index: int) -> Iterator[int]:
             at += step
         if 0 <= at < len(tokens):
             yield at
+
+
+_READINGS = (
+    _as_short_side,
+    _as_misspelt_side,
+    _as_misspelt_word,
+    _as_taking_away,
+    _as_liver_segment,
+    _as_splenic_vein,
+    _as_narrowing,
+    _as_conversation,
+    _without_idiom,
+)

@@ -63,7 +63,12 @@ def _ends_enclosed(prompt: str, tokens: list[Token], index: int) -> bool:
     """Whether the brackets or the line end in which an exception stands: "liver (no spleen), pancreas"."""
     first = next(at for at in range(index - 1, -1, -1) if tokens[at].kind in ("except", "but"))
     if prompt[tokens[index].start] == "\n":
-        return first == 0 or prompt[tokens[first - 1].start] == "\n"
+        begins_line = first == 0 or prompt[tokens[first - 1].start] == "\n"
+        goes_on = any(
+            token.kind in ("and", "break") for token in (*tokens[index + 1 :][:1], tokens[index - 1])
+        )
+        of_everything = any(token.kind == "all" or _names_all(token) for token in tokens[:first])
+        return begins_line and not goes_on and not of_everything
     inside = prompt[tokens[first].start : tokens[index].start]
     return prompt[tokens[index].start] in _CLOSING and not any(sign in inside for sign in "([{")
 

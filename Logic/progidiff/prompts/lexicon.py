@@ -55,22 +55,6 @@ def _words() -> Iterator[tuple[str, Entry]]:
 
 
 @lru_cache(maxsize=1)
-def weighty_words() -> dict[str, Kind]:
-    """Words of exceptions and findings, by key, that are long enough to be known when misspelt."""
-    kinds: dict[Kind, str] = {
-        "except": vocabulary.EXCEPT,
-        "other": vocabulary.TUMORS + vocabulary.OTHER_FINDINGS,
-    }
-    return {
-        key: kind
-        for kind, words in kinds.items()
-        for word in words.split()
-        for key in name_keys(word)
-        if len(key) >= 5
-    }
-
-
-@lru_cache(maxsize=1)
 def sided_words() -> dict[str, Entry]:
     """Names with a side written as one word ("rkid", "RightKidney"); in several words the side is a token."""
     return {

@@ -11,6 +11,7 @@ from itertools import groupby
 from rapidfuzz import fuzz
 
 from progidiff.errors import PromptError
+from progidiff.prompts.context import PORTAL_VEIN
 from progidiff.prompts.exceptions import excluded, without_content
 from progidiff.prompts.findings import finding_error, is_finding_word, join_findings
 from progidiff.prompts.organ_table import Group, Organ, name_key, organ_table
@@ -22,7 +23,6 @@ LONGEST_PROMPT = 1000
 LONGEST_ENCODED_PROMPT = 200
 _EXAMPLE = "Name what to segment, for example “segment the liver” or “both kidneys and the pancreas”."
 _WITHOUT = re.compile(r"(?<!\w)w/o(?:ut)?(?!\w)", re.IGNORECASE)
-_PORTAL_VEIN = "portal_and_splenic_vein"
 _GAPS = ("filler", "command")
 _SEPARATED_GAPS = (*_GAPS, "and", "break")
 
@@ -127,7 +127,7 @@ def _other_veins(prompt: str, tokens: list[Token]) -> Iterator[str]:
     """ "hepatic and portal veins", "Leber- und Pfortader": the first organ's vein, which is not known."""
     for first, joint, second in zip(tokens, tokens[1:], tokens[2:], strict=False):
         named_in_part = first.entry.adjective or prompt[first.stop : first.stop + 1] == "-"
-        joined = joint.kind in ("and", "break") and second.entry.value == (_PORTAL_VEIN,)
+        joined = joint.kind in ("and", "break") and second.entry.value == (PORTAL_VEIN,)
         if first.kind == "organs" and first.entry.value != second.entry.value and named_in_part and joined:
             yield prompt[first.start : second.stop]
 
@@ -233,14 +233,14 @@ def _mentions(tokens: list[Token], taken_out: list[bool]) -> list[_Mention]:
 
 
 def _describes_next(tokens: list[Token], index: int) -> bool:
-    """Whether an adjective only says which part of the next organ is meant: "suprarenal aorta"."""
+    """Whether an adjective only says which part of a great vessel is meant: "suprarenal aorta"."""
     following = tokens[index + 1] if index + 1 < len(tokens) else None
     return (
         tokens[index].entry.adjective
         and following is not None
-        and following.kind == "organs"
         and not following.entry.adjective
-        and not set(following.entry.value) & set(tokens[index].entry.value)
+        and following.entry.value in (("aorta",), ("inferior_vena_cava",))
+        and following.entry.value != tokens[index].entry.value
     )
 
 

@@ -26,6 +26,7 @@ SIDE_AFTER: dict[Side, str] = {
 }
 # Letters that are a side only right beside a pair: "Niere re", "rein G".
 SHORT_SIDES: dict[str, Side] = {"re": "right", "li": "left", "d": "right", "g": "left"}
+SINGLE_LETTER_SIDES = ("d", "g")
 # Before a noun these would also be "re-segment the kidneys": there only before a German one.
 NOUNS_AFTER_SHORT_SIDES = ("niere", "nebenniere")
 # What may stand between a side and its noun: "right-sided kidney".
@@ -33,13 +34,24 @@ SIDE_NOUNS = ("side", "sided", "hand")
 AND = "and und et y e & + atque ac or oder ou o plus sowie also además aussi"
 EXCEPT = """
     except excepting exclude excluding excl excluded omitted not dont doesnt isnt arent shouldnt mustnt wont
-    without minus omit omitting skip skipping ignore ignoring remove removing drop dropping leave leaving
-    barring exc no none nothing neither nor never
+    without minus omit omitting skip skipping ignore ignoring barring exc no none nothing neither nor never
     außer ausser ohne nicht ausgenommen kein keine keinen keiner keines keinem weder nichts nie niemals
     statt anstatt anstelle exklusive exkl weglassen entfernen
     sauf sans excepté hormis pas aucun aucune ni jamais
     excepto excluyendo quitando sin menos salvo ningún ninguno ninguna nada nunca
     praeter sine non nec neque
+"""
+# These take something out only of what was named before: "everything, remove the liver".
+TAKING_AWAY = "remove removing drop dropping leave leaving"
+# Misspelt words that must not be ignored: what is to be left out, or the whole organ for its tumor, would be
+# drawn. A list, because every rule of likeness takes ordinary words for them ("kleine" and "keine").
+MISSPELT_EXCEPT = """
+    exept execpt excpt excpet ecxept exluding excludng exclding exlude withot withuot witout wihtout wthout
+    auser aussre exepto execpto exceto suaf
+"""
+MISSPELT_TUMOR = """
+    tumr tumur tumuor tumro tomor tumer tumers tumos leison leisons lesoin lesionss leasion leasions carcinom
+    metastsis metastasys
 """
 # A contrast: begins an exception after several organs ("all but the liver"), ends the one it stands in.
 BUT = "but besides sondern sino pero mais aber sed"
@@ -92,7 +104,6 @@ FILLERS = """
 # Several words that would mean something else one by one.
 PHRASES_WITHOUT_MEANING = (
     "right now", "right away", "not only", "if not", "if you do not mind", "if you don't mind", "why not",
-    "leave only", "leave just", "leave me",
     "nothing but", "nothing except", "nothing other than", "none but", "none except", "no organ but",
     "no organ except", "no organs but", "no organs except", "nothing else", "nothing more",
     "but also", "besides also", "no rush", "no hurry", "no problem", "no doubt",
@@ -133,20 +144,20 @@ OTHER_STRUCTURES = """
     tooth teeth nerve nerves disc discs disk disks cartilage tendon ligament meniscus hippocampus
     parotid gland glands placenta fetus embryo fluid air blood stent catheter implant sella pituitary
     tonsil larynx pharynx cochlea amygdala thalamus ganglion gonads pleura couinaud belly pole poles
-    arch dome caudate antrum pylorus calyx calyces thoracic ascending
+    arch dome caudate antrum pylorus calyx calyces
     half gallstone gallstones adrenaline precava postcard hepatitis
     lunge lungen lungenflügel herz hirn gehirn schädel knochen wirbel wirbelkörper wirbelsäule rippe
     rippen darm dünndarm dickdarm enddarm zwölffingerdarm blase harnblase harnleiter gebärmutter
     eierstock eierstöcke hoden prostata becken arterie arterien vene venen gefäß gefäße lappen
     leberlappen lebervene lebervenen muskel muskeln fett haut schilddrüse luftröhre zwerchfell
-    nierenarterie nierenvene kopf schwanz thorakale thorakalen
+    nierenarterie nierenvene kopf schwanz
     poumon poumons coeur cerveau crâne os vertèbre vertèbres côte côtes intestin côlon vessie duodénum
     utérus ovaire ovaires artère artères veine veines vaisseau vaisseaux thyroïde trachée diaphragme
-    rachis lobes peau graisse tête queue crosse thoracique ascendante
+    rachis lobes peau graisse tête crosse
     pulmón pulmones corazón cerebro cráneo hueso huesos vértebra vértebras costilla costillas
     intestino vejiga duodeno próstata útero ovario ovarios arteria arterias vena venas vaso vasos
-    músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna cabeza cola torácica ascendente
-    pulmo pulmones cor cerebri vertebrarum caput cauda ductus arcus thoracica ascendens
+    músculo músculos tiroides tráquea lóbulo lóbulos grasa piel columna cabeza
+    pulmo pulmones cor cerebri vertebrarum caput cauda ductus arcus
     river rivers lever diver silver
     other others contralateral ipsilateral opposite
 """
@@ -157,7 +168,9 @@ OTHER_PHRASES = (
     "vesícula seminal", "vesículas seminales", "celiac trunk",
     "superior mesenteric artery", "superior mesenteric vein",
     "common iliac artery", "aortic arch", "aortic valve", "thoracic aorta", "ascending aorta",
-    "renal pelvis", "inferior mesenteric vein",
+    "ascending part of the aorta", "aorta thoracica", "aorta torácica", "aorte thoracique", "thorakale Aorta",
+    "aorta ascendens", "aorta ascendente", "aorte ascendante", "queue du pancréas", "cola de páncreas",
+    "cola del páncreas", "renal pelvis", "inferior mesenteric vein",
 )  # fmt: skip
 # What is found in an organ and named together with it. Some models draw tumors; nothing else is drawn.
 # Several can be of all organs of a list: "liver and pancreas tumors".

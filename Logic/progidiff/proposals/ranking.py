@@ -48,7 +48,7 @@ def summarise(target: Target, grid: Grid, proposals: Sequence[Proposal]) -> Prop
     matrix = pairwise_dice(ranked)
     found = not consensus.is_empty and any(not proposal.is_empty for proposal in ranked)
     if not found:  # the mean of empty masks may still pass the low threshold of a consensus
-        consensus = replace(consensus, threshold=max(p.threshold for p in ranked), score=0.0)
+        consensus = replace(consensus, threshold=max(p.threshold for p in (consensus, *ranked)), score=0.0)
     return ProposalSet(
         target=target,
         grid=grid,

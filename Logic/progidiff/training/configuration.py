@@ -74,7 +74,7 @@ class Configuration:
         base: folder or hub id of a Stable Diffusion to build on; "" trains a generator of its own.
         prediction: what the generator predicts: "v_prediction" or "sample" (x0) on a schedule that ends in
             pure noise, or "epsilon" on the base's own schedule. A frozen base keeps what it was trained with.
-        mask_losses: whether the control stage is also judged by the masks that its latents decode to.
+        mask_losses: whether what the control stage draws is also judged by the masks that it decodes to.
         generator: sizes of the own generator; of these a base uses the crop only.
         encoder, locator, phantoms: see there.
         vocabulary: tokens of the own tokenizer.

@@ -36,7 +36,8 @@ class ControlStage(Stage):
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
         train_encoder: False keeps the image encoder as the encoder stage left it.
-        mask_losses: False judges the latents alone; the refiner still learns from what they decode to.
+        mask_losses: False judges what is drawn by its latents alone; the refiner still learns from the masks
+            that they decode to, and the encoder by its own losses.
         scheduler: of a generator that was trained elsewhere; by default the embedded model's.
     """
 
@@ -82,7 +83,8 @@ class ControlStage(Stage):
         output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
         decoded = mask_logits_from_latents(self.vae, predicted if self.mask_losses else predicted.detach())
-        refined = self.refiner(decoded, self.encoder.refinable(features, words), words)
+        detail = self.encoder.refinable(features, words)
+        refined = self.refiner(decoded, detail if self.mask_losses else detail.detach(), words)
         evidence = self.encoder.evidence(features, words)
         losses = {
             "latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),

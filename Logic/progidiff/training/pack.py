@@ -21,7 +21,7 @@ from progidiff.volumes.volume import Grid
 OnCase = Callable[[str, int, int], None]
 """Called with (case id, cases done, cases in all) before each case."""
 
-_VERSION = 2  # of the packing; a new one packs all cases again
+_VERSION = 2  # of the packing; a new one packs again all cases that `--data` names
 _PAINTED_MM = 2.0  # label maps are painted at this distance of pixels; time grows with the voxels
 
 

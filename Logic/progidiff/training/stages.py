@@ -91,8 +91,10 @@ class StageBuilder:
             vae = networks.load_part(self._folder("autoencoder"), "autoencoder", "vae")
             made = networks.new_generator(self.configuration, vae)
         self._save_memory(made)
+        # Not the base's own schedule, even if it predicts the same: `load_generator` makes this one too.
+        scheduler = make_scheduler(self.configuration.prediction)
         stage = GeneratorStage(
-            made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes(), made.scheduler
+            made.vae, made.unet, made.text_encoder, made.tokenizer, self._shapes(), scheduler
         )
         return stage, {name: getattr(made, name) for name in networks.PARTS["generator"]}
 
