@@ -1,4 +1,4 @@
-"""Several evaluations of the same cases in one table, such as those of a paper's ablations.
+"""Several evaluations in one table, over the cases and organs that all of them measured.
 
     python Testing/Benchmarks/side_by_side.py "whole model=REPORT" "without text=REPORT" … [--group all_13]
 
@@ -9,6 +9,7 @@ the consensus differs from that of the first report, paired over patients, with 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def table(reports: dict[str, list[CaseRecord]], organs: tuple[str, ...]) -> list
     return lines
 
 
+def shared(reports: dict[str, list[CaseRecord]]) -> dict[str, list[CaseRecord]]:
+    """The same reports with only what every one of them measured."""
+    everywhere = set.intersection(
+        *({(r.case, o.organ) for r in records for o in r.organs} for records in reports.values())
+    )
+    return {
+        name: [replace(r, organs=[o for o in r.organs if (r.case, o.organ) in everywhere]) for r in records]
+        for name, records in reports.items()
+    }
+
+
 def difference(one: dict[str, float], other: dict[str, float]) -> str:
     """ "+0.012 (-0.003 to +0.020)", or a dash for too few patients."""
     found = paired_difference(one, other)
@@ -54,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     named = (entry.partition("=")[::2] for entry in options.reports)
     reports = {name: read_report(Path(folder))["records"] for name, folder in named}
-    print("\n".join(table(reports, GROUPS[options.group])))
+    print("\n".join(table(shared(reports), GROUPS[options.group])))
 
 
 if __name__ == "__main__":

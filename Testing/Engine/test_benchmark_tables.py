@@ -87,3 +87,14 @@ def test_reports_side_by_side_are_compared_with_the_first_over_patients() -> Non
     _, _, whole, without = side_by_side.table(reports, ("liver",))
     assert whole == "| whole | 0.500 | 0.600 | – | – |  |"
     assert without == "| without | 0.400 | 0.500 | – | – | -0.100 (-0.100 to -0.100) |"
+
+
+def test_side_by_side_takes_only_what_every_report_has_measured() -> None:
+    def liver_and_spleen(*cases: str) -> list[CaseRecord]:
+        organs = [OrganRecord(o, "compared", True, 5.0, 5.0, 1.0, dice=0.5) for o in ("liver", "spleen")]
+        return [record(case, organs) for case in cases]
+
+    liver = [record("b", [OrganRecord("liver", "compared", True, 5.0, 5.0, 1.0, dice=0.5)])]
+    shared = side_by_side.shared({"all": liver_and_spleen("a", "b"), "few": liver})
+    kept = {name: [(r.case, o.organ) for r in records for o in r.organs] for name, records in shared.items()}
+    assert kept == {"all": [("b", "liver")], "few": [("b", "liver")]}
