@@ -98,7 +98,7 @@ def test_batches_shrink_when_memory_runs_out(tmp_path: Path) -> None:
 
 def test_measuring_the_speed_changes_nothing() -> None:
     stage = Line()
-    assert seconds_per_step(stage, 4, "no") > 0
+    assert seconds_per_step(stage, 4) > 0
     assert stage.weight.item() == 0.0
     assert stage.weight.grad is None
 
