@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from progidiff.errors import ModelError, UsageError
 from progidiff.pipelines.progidiff.diffusion import clean_from_output
 from progidiff.pipelines.progidiff.stable_diffusion import load_base_part, load_stable_diffusion
 from progidiff.segmenter import Segmenter
-from progidiff.training.assemble import assemble
+from progidiff.training.assemble import _prediction_words, assemble
 from progidiff.training.configuration import Configuration
 from progidiff.training.generator import GeneratorStage
 from progidiff.training.run import TrainingRun
@@ -201,3 +201,11 @@ def test_a_base_that_predicts_v_is_fine_tuned_on_the_schedule_it_is_used_with(
     run = TrainingRun(tmp_path / "run", given, device="cpu")
     stage, _ = StageBuilder(run.folder, given, run.cases).build("generator")
     assert isinstance(stage, GeneratorStage) and float(stage.scheduler.alphas_cumprod[-1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("rescaled", "words"), [(True, "zero terminal SNR"), (False, "schedule of its base")]
+)
+def test_the_card_says_on_which_schedule_a_base_that_predicts_v_is_used(rescaled: bool, words: str) -> None:
+    schedule = DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=rescaled)
+    assert _prediction_words(schedule.config).endswith(words)

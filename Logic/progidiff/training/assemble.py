@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -153,7 +153,7 @@ def model_card(
         slices=configuration.encoder.slices,
         crop=configuration.crop,
         locator_mm=f"{configuration.locator.spacing:g}",
-        prediction=_prediction_words(pipeline.scheduler.config.prediction_type),
+        prediction=_prediction_words(pipeline.scheduler.config),
         default_steps=configuration.default_steps,
         eta=f"{configuration.eta:g}",
         weights="float16 safetensors",
@@ -205,11 +205,11 @@ def _generator_words(configuration: Configuration) -> str:
     return f"the text-to-image latent diffusion model {configuration.base}, {how}"
 
 
-def _prediction_words(kind: str) -> str:
-    if kind == "epsilon":
-        return "The generator predicts the noise on the schedule of its base"
-    what = {"v_prediction": "v", "sample": "x0"}[kind]
-    return f"The generator predicts {what} on a schedule with zero terminal SNR"
+def _prediction_words(schedule: Mapping[str, Any]) -> str:
+    what = {"v_prediction": "v", "sample": "x0", "epsilon": "the noise"}[schedule["prediction_type"]]
+    ours = schedule.get("rescale_betas_zero_snr", False)
+    where = "a schedule with zero terminal SNR" if ours else "the schedule of its base"
+    return f"The generator predicts {what} on {where}"
 
 
 def _data_words(data: Json) -> str:
