@@ -24,6 +24,14 @@ def reread(prompt: str, tokens: list[Token]) -> list[Token]:
     return tokens
 
 
+def _as_regarding(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, "re" without meaning where it announces what follows: "Re: both kidneys"."""
+    token = tokens[index]
+    if token.key == "re" and prompt[token.stop :].lstrip().startswith(":"):
+        return replace(token, entry=Entry("filler"))
+    return token
+
+
 def _as_short_side(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, read as a side where one or two letters stand right beside a pair: "Niere re", "rein G"."""
     token = tokens[index]
@@ -181,6 +189,7 @@ def _beside(tokens: list[Token], index: int) -> Iterator[int]:
 
 
 _READINGS = (
+    _as_regarding,
     _as_short_side,
     _as_misspelt_side,
     _as_misspelt_word,
