@@ -16,6 +16,7 @@ from progidiff.cli.main import main
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.evaluation.evaluate import LabelMapPredictor
 from progidiff.evaluation.unet_prediction import organ_probabilities, predict_label_map, slices_grid
+from progidiff.training.class_balance import class_shares, rarity_weights
 from progidiff.training.configuration import read_configuration
 from progidiff.training.run import DataSelection, stage_summary
 from progidiff.training.unet_baseline import (
@@ -104,7 +105,7 @@ def test_some_slices_come_from_anywhere() -> None:
 
 def test_loss_falls() -> None:
     torch.manual_seed(0)
-    stage = UNetStage(tiny_unet().train(), tiny_slices())
+    stage = UNetStage(tiny_unet().train(), tiny_slices(), torch.ones(14))
     optimizer = torch.optim.Adam(stage.parameters(), 0.01)
     losses = []
     for n in range(30):
@@ -114,6 +115,20 @@ def test_loss_falls() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+def test_it_begins_as_the_image_encoder_does(tmp_path: Path) -> None:
+    """The usual share of each organ, in all voxels: the last layer must be the one whose bias counts."""
+    run = UNetRun(tmp_path, configuration(1), device="cpu")
+    stage, parts = run._build("unet")
+    network, shares = parts["unet_baseline"].eval(), class_shares(run.cases, 13)
+    before = network(torch.zeros(1, network.config.slices, 64, 64))
+    with torch.no_grad():
+        network.last.bias.zero_()
+    difference = before - network(torch.zeros(1, network.config.slices, 64, 64))
+    prior = shares.clamp(min=1e-4).log().view(1, 14, 1, 1)
+    assert torch.allclose(difference, prior.expand_as(difference), atol=1e-4)
+    assert torch.equal(stage.class_weight, rarity_weights(shares))
 
 
 # --- runs -------------------------------------------------------------------------------------------

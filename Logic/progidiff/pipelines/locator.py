@@ -9,6 +9,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
+from progidiff.pipelines.votes import ScaleVotes
+
 
 class OrganLocator(ModelMixin, ConfigMixin):
     """Whole volume at a few millimetres → coarse probability of every organ.
@@ -19,11 +21,16 @@ class OrganLocator(ModelMixin, ConfigMixin):
         organs: number of organ classes; class 0 of the output is background.
         channels: features at each resolution; the finest is half the input's, which keeps it cheap.
         spacing: edge length in mm of the isotropic voxels it was trained on.
+        votes: whether the head hears every scale, see `ScaleVotes`, or the finest alone.
     """
 
     @register_to_config
     def __init__(
-        self, organs: int = 13, channels: tuple[int, ...] = (32, 64, 96), spacing: float = 5.0
+        self,
+        organs: int = 13,
+        channels: tuple[int, ...] = (32, 64, 96),
+        spacing: float = 5.0,
+        votes: bool = False,
     ) -> None:
         super().__init__()
         self.down = nn.ModuleList()
@@ -35,6 +42,7 @@ class OrganLocator(ModelMixin, ConfigMixin):
         for shallow, deep in reversed(list(pairwise(channels))):
             self.up.append(_Block(deep + shallow, shallow))
         self.head = nn.Conv3d(channels[0], (organs + 1) * 8, 1)
+        self.scale_votes = ScaleVotes(channels[::-1], organs + 1, dimensions=3) if votes else None
 
     def forward(self, image: Tensor) -> Tensor:
         """Image (B, 1, D, H, W) in [−1, 1], canonical axes (k, j, i) → logits (B, organs + 1, D, H, W)."""
@@ -48,12 +56,16 @@ class OrganLocator(ModelMixin, ConfigMixin):
         for block in self.down:
             features = block(features)
             skips.append(features)
-        skips.pop()
+        scales = [skips.pop()]
         for block in self.up:
             skip = skips.pop()
             features = nn.functional.interpolate(features, scale_factor=2.0, mode="nearest")
             features = block(torch.cat([features, skip], 1))
-        return _unfold(self.head(features))[..., : size[0], : size[1], : size[2]]
+            scales.append(features)
+        logits = _unfold(self.head(features))
+        if self.scale_votes is not None:
+            logits = logits + self.scale_votes(scales, logits.shape[2:])
+        return logits[..., : size[0], : size[1], : size[2]]
 
 
 def _unfold(features: Tensor) -> Tensor:

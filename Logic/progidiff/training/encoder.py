@@ -16,12 +16,22 @@ from progidiff.training.volume_data import OrganVolumes, VolumeBatch
 
 
 class EncoderStage(Stage):
-    """ProGiDiff's stage two: cross-entropy and batch Dice over all organs of the crop."""
+    """ProGiDiff's stage two: cross-entropy and batch Dice over all organs of the crop.
 
-    def __init__(self, encoder: ImageEncoder, slices: OrganSlices) -> None:
+    Args:
+        encoder: to be trained.
+        slices: what it learns from.
+        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike.
+    """
+
+    def __init__(
+        self, encoder: ImageEncoder, slices: OrganSlices, class_weight: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.slices = encoder, slices
-        self.class_weight = torch.tensor([0.6] + [1.0] * slices.organs)
+        self.class_weight = (
+            torch.tensor([0.6] + [1.0] * slices.organs) if class_weight is None else class_weight
+        )
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         crops = self.slices.batch(batch, rng).to(next(self.encoder.parameters()).device)
@@ -36,18 +46,23 @@ class EncoderStage(Stage):
 class VolumeEncoderStage(Stage):
     """The same for TextDiffSeg's 3D image encoder, before the joint training."""
 
-    def __init__(self, encoder: VolumeEncoder, volumes: OrganVolumes) -> None:
+    def __init__(
+        self, encoder: VolumeEncoder, volumes: OrganVolumes, class_weight: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.encoder, self.volumes = encoder, volumes
+        self.encoder, self.volumes, self.class_weight = encoder, volumes, class_weight
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         pieces = self.volumes.batch(batch, rng).to(next(self.encoder.parameters()).device)
-        return seeing_losses(self.encoder(pieces.image, pieces.pixel_mm), self.volumes, pieces)
+        features = self.encoder(pieces.image, pieces.pixel_mm)
+        return seeing_losses(features, self.volumes, pieces, self.class_weight)
 
 
-def seeing_losses(features: VolumeFeatures, volumes: OrganVolumes, pieces: VolumeBatch) -> Losses:
+def seeing_losses(
+    features: VolumeFeatures, volumes: OrganVolumes, pieces: VolumeBatch, class_weight: Tensor | None = None
+) -> Losses:
     """What the auxiliary heads of the 3D image encoder missed: organs, and lesions where they are taught."""
-    losses = {"organs": volume_organ_loss(features.organs, pieces)}
+    losses = {"organs": volume_organ_loss(features.organs, pieces, class_weight)}
     if volumes.lesions:
         losses["lesion"] = lesion_loss(features.lesion, pieces)
     return losses
@@ -70,7 +85,9 @@ def lesion_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
     return of_voxels + ((1 - dice) * counted).sum() / counted.sum().clamp(min=1)
 
 
-def volume_organ_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
+def volume_organ_loss(logits: Tensor, pieces: VolumeBatch, class_weight: Tensor | None = None) -> Tensor:
     """All organs at once; which are annotated is a matter of the slice, so slices count as images."""
     slices = logits.transpose(1, 2).flatten(0, 1)
-    return organ_loss(slices, pieces.label.flatten(0, 1), pieces.known.flatten(0, 1))
+    if class_weight is not None:
+        class_weight = class_weight.to(slices.device)
+    return organ_loss(slices, pieces.label.flatten(0, 1), pieces.known.flatten(0, 1), class_weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from progidiff.pipelines.locator import OrganLocator
 from progidiff.training.locator_data import CoarsePatches
@@ -12,12 +13,22 @@ from progidiff.training.losses import organ_loss
 
 
 class LocatorStage(Stage):
-    """Cross-entropy and Dice on coarse patches; small organs weigh more in the cross-entropy."""
+    """Cross-entropy and Dice on coarse patches.
 
-    def __init__(self, locator: OrganLocator, patches: CoarsePatches) -> None:
+    Args:
+        locator: to be trained.
+        patches: what it learns from.
+        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike.
+    """
+
+    def __init__(
+        self, locator: OrganLocator, patches: CoarsePatches, class_weight: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.locator, self.patches = locator, patches
-        self.class_weight = torch.tensor([0.5] + [1.0] * patches.organs)
+        self.class_weight = (
+            torch.tensor([0.5] + [1.0] * patches.organs) if class_weight is None else class_weight
+        )
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         image, label, known = self.patches.batch(batch, rng)

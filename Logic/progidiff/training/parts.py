@@ -82,7 +82,7 @@ def load_part(folder: Path, stage: str, name: str) -> Any:
 
 def new_locator(configuration: Configuration) -> OrganLocator:
     size = configuration.locator
-    return OrganLocator(len(organ_table().organs), size.channels, size.spacing)
+    return OrganLocator(len(organ_table().organs), size.channels, size.spacing, votes=True)
 
 
 def new_encoder(configuration: Configuration) -> ImageEncoder:
@@ -96,6 +96,7 @@ def new_encoder(configuration: Configuration) -> ImageEncoder:
         configuration.crop,
         # How wide a ready-made base's text embedding is, is not known yet: it goes without evidence.
         0 if configuration.base else configuration.generator.text_width,
+        votes=True,
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 from progidiff.errors import CasesError, UsageError
 from progidiff.pipelines.progidiff.diffusion import make_scheduler
 from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
+from progidiff.pipelines.votes import expect
 from progidiff.training import parts as networks
 from progidiff.training.case_store import PackedCase
+from progidiff.training.class_balance import class_shares, rarity_weights
 from progidiff.training.configuration import Configuration
 from progidiff.training.control import ControlStage, teach_query
 from progidiff.training.encoder import EncoderStage
@@ -66,19 +68,24 @@ class StageBuilder:
         return build()
 
     def _build_locator(self) -> tuple[Stage, dict[str, Any]]:
-        locator = networks.new_locator(self.configuration)
+        locator, cases = networks.new_locator(self.configuration), with_images(self.cases)
         d, h, w = self.configuration.locator.patch
         patches = CoarsePatches(
-            with_images(self.cases),
+            cases,
             (d, h, w),
             self.configuration.locator.spacing,
             appearance=self.configuration.appearance,
         )
-        return LocatorStage(locator, patches), {"locator": locator}
+        shares = class_shares(cases, patches.organs)
+        expect(locator.head, shares)
+        return LocatorStage(locator, patches, rarity_weights(shares)), {"locator": locator}
 
     def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:
-        encoder = networks.new_encoder(self.configuration)
-        return EncoderStage(encoder, self._slices(with_images(self.cases))), {"image_encoder": encoder}
+        encoder, cases = networks.new_encoder(self.configuration), with_images(self.cases)
+        shares = class_shares(cases, encoder.config.organs)
+        expect(encoder.to_organs, shares)
+        stage = EncoderStage(encoder, self._slices(cases), rarity_weights(shares))
+        return stage, {"image_encoder": encoder}
 
     def _build_autoencoder(self) -> tuple[Stage, dict[str, Any]]:
         vae = networks.new_vae(self.configuration)

@@ -1,6 +1,7 @@
 """The deterministic baseline: a plain U-Net that names all organs of whole axial slices at once.
 
-It learns from the same cases, folds, slices and augmentation as the diffusion model, with MONAI's `UNet`
+It learns from the same cases, folds, slices and augmentation as the diffusion model, with the same weights of
+organs and the same start, with MONAI's `UNet`
 (Ronneberger et al., MICCAI 2015, with the residual units of Kerfoot et al., STACOM 2018) in sizes derived
 from the same configuration: about as many weights and as much arithmetic a step as the control stage trains
 (embedded: 10.3 against 9.9 million weights, 241 against 232 GFLOP). There is no prompt, no crop around an
@@ -14,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from monai.networks.nets import UNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from progidiff.errors import ModelError, UsageError
+from progidiff.pipelines.votes import expect
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase
+from progidiff.training.class_balance import class_shares, rarity_weights
 from progidiff.training.configuration import Configuration
 from progidiff.training.loop import Losses, Schedule, Stage
 from progidiff.training.losses import organ_loss
@@ -97,6 +99,11 @@ class OrganUNet(ModelMixin, ConfigMixin):
         )
 
     @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that gives the logits."""
+        return [layer for layer in self.network.modules() if isinstance(layer, nn.Conv2d)][-1]
+
+    @property
     def stride(self) -> int:
         """Heights and widths must be multiples of this."""
         return int(2 ** (len(self.config.channels) - 1))
@@ -142,12 +149,17 @@ class WholeSlices(OrganSlices):
 
 
 class UNetStage(Stage):
-    """Cross-entropy and batch Dice over all organs, as the image encoder learns them."""
+    """Cross-entropy and batch Dice over all organs, with the weights that the image encoder learns them with.
 
-    def __init__(self, network: OrganUNet, slices: WholeSlices) -> None:
+    Args:
+        network: to be trained.
+        slices: what it learns from.
+        class_weight: (1 + organs,) weights of the cross-entropy.
+    """
+
+    def __init__(self, network: OrganUNet, slices: WholeSlices, class_weight: Tensor) -> None:
         super().__init__()
-        self.network, self.slices = network, slices
-        self.class_weight = torch.tensor([0.6] + [1.0] * slices.organs)
+        self.network, self.slices, self.class_weight = network, slices, class_weight
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         drawn = self.slices.batch(batch, rng).to(next(self.network.parameters()).device)
@@ -176,10 +188,11 @@ class UNetRun(TrainingRun):
     def _build(self, stage: str) -> tuple[Stage, dict[str, Any]]:
         size = self.size
         network = OrganUNet(size.slices, len(organ_table().organs), size.channels, size.window, size.pixel_mm)
-        slices = WholeSlices(
-            with_images(self.cases), size.window, size.pixel_mm, size.slices, self.configuration.appearance
-        )
-        return UNetStage(network, slices), {PART: network}
+        cases = with_images(self.cases)
+        slices = WholeSlices(cases, size.window, size.pixel_mm, size.slices, self.configuration.appearance)
+        shares = class_shares(cases, slices.organs)
+        expect(network.last, shares)
+        return UNetStage(network, slices, rarity_weights(shares)), {PART: network}
 
     def _built_on(self, stage: str) -> dict[str, str]:
         return {}

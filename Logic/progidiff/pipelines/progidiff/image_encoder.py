@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from progidiff.pipelines.evidence import chosen_probability, evidence_of
+from progidiff.pipelines.votes import ScaleVotes
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         detail_channels: width of the full-resolution features for the refiner.
         crop: edge of the square crop in pixels.
         text_width: width of the text embedding that asks for evidence; 0 leaves evidence out.
+        votes: whether the auxiliary head hears every scale, see `ScaleVotes`, or the finest alone.
     """
 
     @register_to_config
@@ -58,6 +60,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         detail_channels: int = 16,
         crop: int = 128,
         text_width: int = 0,
+        votes: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d((slices + 1) * 4, channels[0], 3, padding=1)
@@ -72,6 +75,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         self.to_detail = nn.Conv2d(channels[0], detail_channels * 4, 1)
         self.detail = nn.Conv2d(detail_channels + slices, detail_channels, 3, padding=1)
         self.to_organs = nn.Conv2d(detail_channels, organs + 1, 1)
+        self.scale_votes = ScaleVotes(channels[::-1], organs + 1, dimensions=2) if votes else None
         self.query = nn.Linear(text_width, organs + 1) if text_width else None
         self.to_control = nn.Conv2d(channels[0] * 16 + channels[1] * 4 + channels[2], control_channels, 1)
 
@@ -88,8 +92,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         for block in self.down:
             x = block(x)
             skips.append(x)
-        skips.pop()
-        levels = []
+        levels = [skips.pop()]
         for block in self.up:
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), skips.pop()], 1))
             levels.append(x)
@@ -97,7 +100,10 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         control = torch.cat([F.pixel_unshuffle(half, 4), F.pixel_unshuffle(quarter, 2), eighth], 1)
         detail = torch.cat([F.pixel_shuffle(self.to_detail(half), 2), image], 1)
         detail = F.silu(self.detail(detail))
-        return ImageFeatures(self.to_control(control), detail, self.to_organs(detail))
+        organs = self.to_organs(detail)
+        if self.scale_votes is not None:
+            organs = organs + self.scale_votes(levels, organs.shape[2:])
+        return ImageFeatures(self.to_control(control), detail, organs)
 
     def evidence(self, features: ImageFeatures, text: Tensor) -> Tensor | None:
         """What the image says about the prompt before any mask is drawn.

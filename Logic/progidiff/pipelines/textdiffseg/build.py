@@ -102,6 +102,7 @@ def build_pipeline(
         window=size.window,
         features=not without.image_features,
         text_width=text_dim,
+        votes=True,
     )
     return TextDiffSegPipeline(
         label_autoencoder=label_autoencoder,

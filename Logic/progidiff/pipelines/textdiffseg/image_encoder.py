@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from progidiff.pipelines.evidence import chosen_probability, evidence_of
 from progidiff.pipelines.textdiffseg.blocks import ResidualBlock, channel, enlarge, fold, unfold
 from progidiff.pipelines.textdiffseg.text import PromptTokens
+from progidiff.pipelines.votes import ScaleVotes
 
 CELL = (1, 4, 4)
 """Voxels (k, j, i) that one latent cell stands for: slices are further apart than pixels."""
@@ -56,6 +57,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         features: False is the paper's ablation: the denoiser sees the folded grey values instead of
             learned features, the refiner nothing. The auxiliary head stays, but nobody asks it.
         text_width: width of the text encoder, whose words ask for evidence; 0 leaves evidence out.
+        votes: whether the auxiliary head hears every scale, see `ScaleVotes`, or the finest alone.
     """
 
     @register_to_config
@@ -69,6 +71,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         window: int = 24,
         features: bool = True,
         text_width: int = 0,
+        votes: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv3d(8, channels[0], 3, padding=1)
@@ -84,6 +87,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             self.up.append(ResidualBlock(shallow, shallow))
         self.to_detail = nn.Conv3d(channels[0] + 4, detail_channels, 1)
         self.to_organs = nn.Conv3d(detail_channels, 4 * (organs + 1), 1)
+        self.scale_votes = ScaleVotes(channels[::-1], organs + 1, dimensions=3) if votes else None
         # What tells a lesion from its organ is finer than what tells organs apart: convolutions of its own.
         self.to_lesion = nn.Sequential(
             nn.Conv3d(channels[0] + 12, detail_channels, 3, padding=1),
@@ -113,8 +117,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         for block in self.down:
             x = block(x)
             skips.append(x)
-        skips.pop()
-        levels = []
+        levels = [skips.pop()]
         for narrow, block in zip(self.narrow, self.up, strict=True):
             skip = skips.pop()
             x = block(skip + enlarge(narrow(x), skip))
@@ -123,6 +126,8 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         seen = torch.cat([fine, fold(image, (1, 2, 2))], 1)
         detail = F.silu(self.to_detail(seen))
         organs = unfold(self.to_organs(detail), (1, 2, 2))
+        if self.scale_votes is not None:
+            organs = organs + self.scale_votes(levels, organs.shape[2:])
         odd = fold(oddness(image, organs.detach()), (1, 2, 2)).to(seen)
         lesion = unfold(self.to_lesion(torch.cat([seen, odd], 1)), (1, 2, 2))
         if not self.config.features:
