@@ -50,7 +50,7 @@ def tiny_segmenter(seed: int = 0) -> Any:
     unet = build_unet(TINY)
     control = MaskControlNet.from_generator(unet, feature_channels=8)
     torch.nn.init.normal_(control.controlnet_cond_embedding[-1].weight)
-    locator = OrganLocator(channels=(8, 8), spacing=12.0)
+    locator = OrganLocator(channels=(8, 8), spacing=12.0, votes=True)
     with torch.no_grad():
         locator.head.bias.view(14, 8)[LIVER] += 2.0
     pipeline = ProGiDiffPipeline(
@@ -59,7 +59,9 @@ def tiny_segmenter(seed: int = 0) -> Any:
         tokenizer(),
         unet,
         control,
-        ImageEncoder(slices=3, channels=(8, 8, 8, 8), control_channels=8, detail_channels=8, crop=32),
+        ImageEncoder(
+            slices=3, channels=(8, 8, 8, 8), control_channels=8, detail_channels=8, crop=32, votes=True
+        ),
         MaskRefiner(8, TINY.text_width, 8),
         locator,
         make_scheduler(),
