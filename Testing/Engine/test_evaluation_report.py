@@ -11,7 +11,7 @@ from progidiff.errors import CasesError, OutputError
 from progidiff.evaluation import Evaluation, LabelMapPredictor, evaluate, write_report
 from progidiff.evaluation.cohorts import cohort_of
 from progidiff.evaluation.records import CaseRecord, Json, OrganRecord, read_report, write_text
-from progidiff.evaluation.summary import paired_difference, statistics, summarise_cohort
+from progidiff.evaluation.summary import paired_difference, statistics, summarise_cohort, summarise_cohorts
 
 EIGHT = ("aorta", "gallbladder", "left_kidney", "right_kidney", "liver", "pancreas", "spleen", "stomach")
 
@@ -143,6 +143,14 @@ def test_a_baseline_stands_beside(tmp_path: Path) -> None:
     assert report["baseline"][0]["id"] == "U-Net"
     difference = cohort["groups"]["measured_3"]["consensus_minus_baseline"]
     assert difference["n"] == 3 and difference["mean"] > 0
+
+
+def test_a_baseline_counts_on_the_same_cases_only() -> None:
+    records = [record_of("a", {"liver": 0.9}), record_of("b", {"liver": 0.7})]
+    others = [*(record_of(case, {"liver": 0.8}) for case in "ab"), record_of("c", {"liver": 0.2})]
+    cohort = summarise_cohorts(records, others)["BTCV CT"]
+    assert cohort["organs"]["liver"]["baseline"] == {"mean": 0.8, "sd": 0.0, "n": 2}
+    assert all(group["baseline"]["n"] == 2 for group in cohort["groups"].values())
 
 
 def test_folds_join_and_keep_their_models_but_no_case_counts_twice(tmp_path: Path) -> None:

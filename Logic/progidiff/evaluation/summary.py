@@ -33,11 +33,16 @@ VALUES: dict[str, Value] = {
 
 
 def summarise_cohorts(records: Sequence[CaseRecord], baseline: Sequence[CaseRecord] = ()) -> dict[str, Json]:
-    """Figures by cohort, real scans before phantoms; cohorts are never averaged together."""
+    """Figures by cohort, real scans before phantoms; cohorts are never averaged together.
+
+    Of the baseline only cases count that `records` have too: means over other patients do not compare.
+    """
     names = dict.fromkeys(r.cohort for r in sorted(records, key=lambda r: r.kind == "phantom"))
+    measured = {(r.cohort, r.case) for r in records}
+    beside = [r for r in baseline if (r.cohort, r.case) in measured]
     return {
         name: summarise_cohort(
-            [r for r in records if r.cohort == name], [r for r in baseline if r.cohort == name]
+            [r for r in records if r.cohort == name], [r for r in beside if r.cohort == name]
         )
         for name in names
     }
