@@ -21,7 +21,8 @@ class EncoderStage(Stage):
     Args:
         encoder: to be trained.
         slices: what it learns from.
-        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike.
+        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike
+            and background less.
     """
 
     def __init__(

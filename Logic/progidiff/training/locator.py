@@ -18,7 +18,8 @@ class LocatorStage(Stage):
     Args:
         locator: to be trained.
         patches: what it learns from.
-        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike.
+        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike
+            and background less.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
 """The deterministic baseline: a plain U-Net that names all organs of whole axial slices at once.
 
 It learns from the same cases, folds, slices and augmentation as the diffusion model, with the same weights of
-organs and the same start, with MONAI's `UNet`
-(Ronneberger et al., MICCAI 2015, with the residual units of Kerfoot et al., STACOM 2018) in sizes derived
-from the same configuration: about as many weights and as much arithmetic a step as the control stage trains
-(embedded: 10.3 against 9.9 million weights, 241 against 232 GFLOP). There is no prompt, no crop around an
+organs and the same start. It is MONAI's `UNet` (Ronneberger et al., MICCAI 2015, with the residual units of
+Kerfoot et al., STACOM 2018) in sizes derived from the same configuration: about as many weights and as much
+arithmetic a step as the control stage trains (embedded: 10.3 against 9.9 million weights, 241 against 232
+GFLOP). There is no prompt, no crop around an
 organ and no coarse pass: that is what the comparison is about.
 """
 
