@@ -4,8 +4,7 @@ It learns from the same cases, folds, slices and augmentation as the diffusion m
 organs and the same start. It is MONAI's `UNet` (Ronneberger et al., MICCAI 2015, with the residual units of
 Kerfoot et al., STACOM 2018) in sizes derived from the same configuration: about as many weights and as much
 arithmetic a step as the control stage trains (embedded: 10.3 against 9.9 million weights, 241 against 232
-GFLOP). There is no prompt, no crop around an
-organ and no coarse pass: that is what the comparison is about.
+GFLOP). There is no prompt, no crop around an organ and no coarse pass: that is what the comparison is about.
 """
 
 from __future__ import annotations
