@@ -136,6 +136,22 @@ def test_cases_that_the_model_learnt_from_are_named(
     assert capsys.readouterr().out.count("the model learnt from btcv_0002\n") == 2
 
 
+def test_cases_are_known_by_the_ids_that_they_had_beside_another_data_set(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on two data sets with the same ids, measured on one of them."""
+    monkeypatch.setattr("progidiff.pipelines.model_folder.check_model_folder", lambda folder: None)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "training_data.json").write_text('{"cases": ["ct-btcv_0001", "mr-btcv_0002"]}')
+    (tmp_path / "kept_aside.txt").write_text("ct-btcv_0002\nct-btcv_0003\n")
+    base = ["evaluate", str(data), "--model", str(tmp_path / "model"), "--output"]
+    assert main([*base, str(tmp_path / "a"), "--cases", str(tmp_path / "kept_aside.txt")]) == 0
+    assert report_of(tmp_path / "a")["cohorts"]["BTCV CT"]["cases"] == ["btcv_0002", "btcv_0003"]
+    assert "No measure of new patients" not in (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+    assert main([*base, str(tmp_path / "b")]) == 0
+    assert "the model learnt from btcv_0001\n" in (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
+
+
 def test_folds_are_joined_and_a_baseline_put_beside(data: Path, tmp_path: Path) -> None:
     write_labels(tmp_path / "unet", tiny_cases())
     base = ["evaluate", str(data), "--output"]

@@ -145,6 +145,16 @@ def test_a_baseline_stands_beside(tmp_path: Path) -> None:
     assert difference["n"] == 3 and difference["mean"] > 0
 
 
+def test_a_baseline_of_fewer_cases_says_of_how_many(tmp_path: Path) -> None:
+    write_labels(tmp_path / "unet", tiny_cases())
+    baseline = evaluate(LabelMapPredictor(tmp_path / "unet", "U-Net"), tiny_cases()[:1], tmp_path / "b")
+    written(baseline, tmp_path / "b")
+    _, markdown = written(
+        evaluate(FakeSegmenter(), tiny_cases(), tmp_path / "a"), tmp_path / "a", read_report(tmp_path / "b")
+    )
+    assert "(n = 1)" in table_row(markdown, "liver")[6]
+
+
 def test_a_baseline_counts_on_the_same_cases_only() -> None:
     records = [record_of("a", {"liver": 0.9}), record_of("b", {"liver": 0.7})]
     others = [*(record_of(case, {"liver": 0.8}) for case in "ab"), record_of("c", {"liver": 0.2})]

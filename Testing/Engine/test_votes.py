@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,11 +142,24 @@ def test_shares_of_many_cases_are_estimated_from_some() -> None:
     assert 50 <= len(set(read)) <= 100
 
 
-def test_rare_organs_count_more_but_all_together_as_much() -> None:
+def test_a_voxel_of_a_rare_organ_counts_more_but_the_organ_less() -> None:
     shares = torch.tensor([0.9, 0.09, 0.01])
     weights = rarity_weights(shares)
-    assert weights[0] < 1 < weights[1] < weights[2] < weights[0] / shares[2]
-    assert (weights * shares).sum().item() == pytest.approx(1)
+    assert weights[0] < weights[1] < weights[2]
+    assert (weights * shares)[0] > (weights * shares)[1] > (weights * shares)[2]
+
+
+def test_an_organ_that_was_not_annotated_is_unknown_not_absent() -> None:
+    """Of ten patients one has all organs drawn: the spleen's share is what it is there."""
+    label = np.zeros((8, 10, 10), np.uint8)
+    label[:, :2] = 6
+    part = PackedCase("part", None, label, (5.0, 1.5, 1.5), (6,), "labels")
+    whole = replace(
+        part, id="whole", label=np.where(np.arange(10) < 1, 1, label).astype(np.uint8), organs=(1, 6)
+    )
+    shares = class_shares([whole, *[part] * 9], 13)
+    assert shares[1].item() == pytest.approx(0.1, rel=0.05)
+    assert shares[6].item() == pytest.approx(0.2, rel=0.05) and shares.sum().item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("stage", ["locator", "encoder"])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from progidiff.evaluation.evaluate import EvaluationCase
     from progidiff.evaluation.records import CaseRecord, Json
     from progidiff.segmenter import Segmenter
+    from progidiff.training.cases import Case
 
 SUMMARY = "measure a model on labelled cases and write a report"
 _FIRST_PHANTOM = 900_000
@@ -94,8 +95,9 @@ def run(options: argparse.Namespace) -> int:
     for case, reason in failures.items():
         print(f"Not measured: {case}: {reason}")
     _require_figures(records)
-    learnt = set() if options.predictions else learnt_cases(options.model)
-    learnt &= {record.case for record in evaluation.records}
+    taught = set() if options.predictions else learnt_cases(options.model)
+    names = {case.id: case.known_as for case in _labelled(options)} if taught else {}
+    learnt = {r.case for r in evaluation.records if names.get(r.case, {r.case}) & taught}
     learnt.update(case for fold in joined for case in fold.get("learnt_from", []))
     report = write_report(
         records,
@@ -153,20 +155,26 @@ def _model(options: argparse.Namespace) -> Segmenter | LabelMapPredictor:
     return load_segmenter(options.model, options.device, options.adapter)
 
 
+def _labelled(options: argparse.Namespace) -> list[Case]:
+    """The labelled cases of the data folders that have an image."""
+    from progidiff.training.cases import labelled_cases
+
+    return [case for case in labelled_cases(options.data) if case.has_image]
+
+
 def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
     """The labelled cases of the data folders that were asked for, then the phantoms."""
     from progidiff.evaluation import PhantomCase
-    from progidiff.training.cases import labelled_cases
 
-    found: list[EvaluationCase] = [case for case in labelled_cases(options.data) if case.has_image]
-    wanted = listed(options.cases)
-    unknown = sorted(set(wanted) - {case.id for case in found})
+    found = _labelled(options)
+    wanted = set(listed(options.cases))
+    unknown = sorted(wanted.difference(*(case.known_as for case in found)))
     if unknown:
         raise CasesError(
             f"There is no labelled case {', '.join(unknown)} in the data.",
             "Check the ids given with --cases.",
         )
-    chosen = [case for case in found if not wanted or case.id in wanted][: options.max_cases]
+    chosen = [case for case in found if not wanted or case.known_as & wanted][: options.max_cases]
     seeds = range(_FIRST_PHANTOM, _FIRST_PHANTOM + options.phantoms)
     return [*chosen, *(PhantomCase(s, "CT") for s in seeds), *(PhantomCase(s, "MR") for s in seeds)]
 

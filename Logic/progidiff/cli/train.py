@@ -33,6 +33,7 @@ _STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "contro
 _WHAT = (*_STAGES, "assemble", "all", _BASELINE, _SECOND)
 _SECONDS_BETWEEN_LINES = 20.0
 _SECONDS_OF_ONE_STOP = 2.0
+_LEAST_MINUTES = 0.01  # where earlier stages have had all the time: the others end at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--base", default="", metavar="PATH_OR_ID", help="another Stable Diffusion than the configuration's")
     again = parser.add_mutually_exclusive_group()
     again.add_argument("--resume", action="store_true", help="continue where the run stopped (the default)")
-    again.add_argument("--fresh", action="store_true", help="begin the stage anew")
+    again.add_argument("--fresh", action="store_true", help="begin the stage anew; with `all`, every stage")
     add("--exclude", default="", metavar="IDS", help="case ids to leave out, joined by commas, or a file")
     add("--fold", default="", metavar="I/N", help="leave out every N-th case with an image, from the I-th on")
     add("--minutes", type=float, metavar="M", help="time limit; of `all`: for all stages together")
@@ -126,10 +127,24 @@ def _train(options: argparse.Namespace, stopped: Callable[[], bool]) -> None:
         )
         if unused := without_labels(options.data):
             bar.say(f"Not used, because no organ is labelled by name: {', '.join(unused)}")
-        stages = training.stages if options.stage == "all" else [options.stage]
-        training.configuration = _limited(training.configuration, stages, options.minutes)
+        stages, minutes = [options.stage], options.minutes
+        if options.stage == "all":
+            stages, minutes = _unsettled(training, minutes, bar)
+        training.configuration = _limited(training.configuration, stages, minutes)
         for stage in stages:
-            bar.say(_ended(training, stage, training.train(stage, options.fresh)))
+            bar.say(_ended(training, stage, training.train(stage, options.fresh and options.stage != "all")))
+
+
+def _unsettled(training: TrainingRun, minutes: float | None, bar: _Bar) -> tuple[list[str], float | None]:
+    """The stages that `all` still trains, and the time that is left for them of what was given for all."""
+    from progidiff.training.run import stage_summary
+
+    for stage in (settled := training.settled()):
+        summary = stage_summary(training.stage_folder(stage))
+        assert summary is not None
+        bar.say(_ended(training, stage, summary))
+        minutes = None if minutes is None else max(_LEAST_MINUTES, minutes - summary["minutes"])
+    return [name for name in training.stages if name not in settled], minutes
 
 
 def _quieten_libraries() -> None:

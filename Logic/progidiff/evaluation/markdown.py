@@ -125,11 +125,17 @@ def _main_table(cohort: Json, with_baseline: bool) -> str:
     return _table(header, rows)
 
 
+def _baseline(row: Json) -> str:
+    """The baseline's mean; where it was measured on fewer cases, on how many."""
+    n = row["baseline"]["n"]
+    return _mean_sd(row["baseline"]) + (f" (n = {n})" if 0 < n < row["consensus"]["n"] else "")
+
+
 def _main_row(name: str, row: Json, count: int, missing: int, with_baseline: bool) -> list[str]:
     cells = [name, str(count)]
     cells += [_mean(row[key]) for key in ("single", "top_ranked")]
     cells += [_mean_sd(row["consensus"]), _mean(row["oracle"])]
-    cells += [_mean_sd(row["baseline"])] if with_baseline else []
+    cells += [_baseline(row)] if with_baseline else []
     return [*cells, _mean_sd(row["hd95_mm"], 1), str(missing), _mean(row["surface_dice"])]
 
 

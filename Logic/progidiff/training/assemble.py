@@ -57,6 +57,7 @@ def assemble(
     pipeline = load_pipeline(run, configuration, unfrozen=unfrozen, allow_download=allow_download)
     _check_order(run, summaries, unfrozen)
     data = json.loads((run / "training_data.json").read_text(encoding="utf-8"))
+    data.pop("made_from", None)  # of this computer's files
     data["stages"] = summaries
     final = run / configuration.name
     partial = run / f"{configuration.name}.partial"
@@ -158,7 +159,7 @@ def model_card(
         eta=f"{configuration.eta:g}",
         weights="float16 safetensors",
         parameters="\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in counts.items()),
-        organs=", ".join(organ.name for organ in organ_table().organs),
+        organs=", ".join(_organs(data)),
         data=_data_words(data),
         terms="\n".join(f"- {note}" for note in configuration.notes),
         stages="\n".join(_stage_row(summary) for summary in data["stages"]),
@@ -221,6 +222,12 @@ def _data_words(data: Json) -> str:
         words.append(f"{data['phantoms']['count']} phantoms")
     kept = f" Kept aside: {', '.join(data['kept_aside'])}." if data["kept_aside"] else ""
     return f"{'; '.join(words)}.{kept}"
+
+
+def _organs(data: Json) -> list[str]:
+    """Names of the organs that a training case annotates; of a run that did not note them, of all."""
+    known = data.get("organs")
+    return [organ.name for organ in organ_table().organs if known is None or organ.label in known]
 
 
 def _stage_row(summary: Json) -> str:

@@ -60,6 +60,7 @@ class Case:
         names: what the data set calls the values of its label map, {value: name}; empty for masks.
         modality: what the data set says, or "unknown".
         unclear: names of findings that are left out: their organ is not certain, or not labelled.
+        data_set: name of the folder in which `labelled_cases` found it.
     """
 
     id: str
@@ -69,6 +70,12 @@ class Case:
     names: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     modality: Modality = "unknown"
     unclear: tuple[str, ...] = ()
+    data_set: str = ""
+
+    @property
+    def known_as(self) -> set[str]:
+        """The ids it has by itself and beside another data set with cases of the same ids."""
+        return {self.id, file_name(f"{self.data_set}/{self.id}")}
 
     @property
     def organs(self) -> frozenset[str]:
@@ -229,12 +236,19 @@ def labelled_cases(folders: Sequence[Path]) -> list[Case]:
     found = [(folder, case) for folder in folders for case in find_cases(folder) if case.has_label]
     count = Counter(case.id for _, case in found)
     cases = [
-        replace(case, id=file_name(f"{folder.name}/{case.id}" if count[case.id] > 1 else case.id))
+        replace(
+            case,
+            id=file_name(f"{folder.name}/{case.id}" if count[case.id] > 1 else case.id),
+            data_set=folder.name,
+        )
         for folder, case in found
     ]
     names = Counter(case.id for case in cases)
     if twice := sorted(name for name, times in names.items() if times > 1):
-        raise CasesError(f"Several cases are called “{twice[0]}”.", "Name each data folder once.")
+        raise CasesError(
+            f"Several cases are called “{twice[0]}”.",
+            "Name each data folder once; of two folders with the same name and the same ids, rename one.",
+        )
     return sorted(cases, key=lambda case: case.id)
 
 

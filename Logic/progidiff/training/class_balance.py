@@ -19,6 +19,8 @@ _RARITY = 0.35  # exponent: 0 counts every voxel alike, 1 every class
 def class_shares(cases: Sequence[PackedCase], organs: int) -> Tensor:
     """About which share of the voxels each class has in an average case.
 
+    An organ's share is its mean over the cases in which it is annotated: elsewhere it is unknown, not absent.
+
     Args:
         cases: packed cases.
         organs: number of organ classes.
@@ -26,9 +28,14 @@ def class_shares(cases: Sequence[PackedCase], organs: int) -> Tensor:
     Returns:
         (1 + organs,) float32, sums to 1; class 0 is what belongs to no organ.
     """
-    some = [case.label[::_EVERY_SLICE] for case in cases[:: -(-len(cases) // _MOST_CASES)]]
-    shares = [np.bincount(label.ravel(), minlength=organs + 1) / label.size for label in some]
-    return torch.from_numpy(np.mean(shares, axis=0)).float()
+    total, annotated = np.zeros(organs + 1), np.zeros(organs + 1)
+    for case in cases[:: -(-len(cases) // _MOST_CASES)]:
+        label, known = case.label[::_EVERY_SLICE], list(case.organs)
+        total[known] += np.bincount(label.ravel(), minlength=organs + 1)[known] / label.size
+        annotated[known] += 1
+    shares = total / annotated.clip(min=1)
+    shares[0] = max(1 - shares.sum(), _LEAST_SHARE)
+    return torch.from_numpy(shares / shares.sum()).float()
 
 
 def rarity_weights(shares: Tensor) -> Tensor:
@@ -40,7 +47,6 @@ def rarity_weights(shares: Tensor) -> Tensor:
         shares: (classes,) share of voxels.
 
     Returns:
-        (classes,) weights whose mean over voxels is 1.
+        (classes,) weights; only their ratios count, since the cross-entropy is a weighted mean.
     """
-    weights = shares.clamp(min=_LEAST_SHARE) ** -_RARITY
-    return weights / (weights * shares).sum()
+    return shares.clamp(min=_LEAST_SHARE) ** -_RARITY

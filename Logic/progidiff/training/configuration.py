@@ -239,9 +239,19 @@ def _check(configuration: Configuration, source: str) -> None:
     unknown = sorted(set(stages) - set(STAGES))
     require(not unknown, f"unknown stages {', '.join(unknown)}", f"Known are: {', '.join(STAGES)}.")
     require(
-        bool(configuration.name) and Path(configuration.name).name == configuration.name,
+        bool(configuration.name) and Path(configuration.name).name == configuration.name != "..",
         "the name must be usable as that of a folder",
     )
+    taken = {*STAGES, "control_unfrozen", "refiner_unfrozen", "unet", "packed"}
+    require(configuration.name not in taken, f"a folder {configuration.name} has another use in a run")
+    three = (configuration.locator.patch, configuration.phantoms.shape, configuration.phantoms.spacing)
+    require(
+        all(len(sizes) == 3 and min(sizes) > 0 for sizes in three),
+        "a patch of the locator and shape and spacing of phantoms are three positive numbers each",
+    )
+    encoder = configuration.encoder
+    require(encoder.slices > 0 and encoder.slices % 2 == 1, "the slices of the encoder must be odd")
+    require(len(encoder.channels) >= 3, "the encoder has at least three scales of channels")
     require(configuration.crop % 32 == 0 and configuration.crop > 0, "crop must be a multiple of 32")
     predictions = ("v_prediction", "sample", "epsilon")
     require(configuration.prediction in predictions, f"prediction is one of {', '.join(predictions)}")

@@ -39,6 +39,8 @@ class ControlStage(Stage):
         mask_losses: False judges what is drawn by its latents alone; the refiner still learns from the masks
             that they decode to, and the encoder by its own losses.
         scheduler: of a generator that was trained elsewhere; by default the embedded model's.
+        class_weight: (1 + organs,) weights of the organ loss, those that the encoder stage learnt with; by
+            default all classes count alike.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class ControlStage(Stage):
         train_encoder: bool = True,
         mask_losses: bool = True,
         scheduler: DDIMScheduler | None = None,
+        class_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.class_weight = class_weight
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
         self.encoder = encoder if train_encoder else freeze(encoder)
@@ -86,10 +90,11 @@ class ControlStage(Stage):
         detail = self.encoder.refinable(features, words)
         refined = self.refiner(decoded, detail if self.mask_losses else detail.detach(), words)
         evidence = self.encoder.evidence(features, words)
+        weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)
         losses = {
             "latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
             "refined": 0.5 * mask_loss(refined, crops.mask),
-            "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known),
+            "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known, weight),
         }
         if self.mask_losses:
             losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask)

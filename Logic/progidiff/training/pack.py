@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,15 +137,20 @@ def pack_paintings(
     return packed
 
 
-def load_cases(cache: Path, ids: Collection[str]) -> list[PackedCase]:
+def load_cases(cache: Path, ids: Collection[str], marks: Mapping[str, str] | None = None) -> list[PackedCase]:
     """Packed cases by id, for a run that is continued without its data folders.
 
+    Args:
+        cache: folder of the packed files, which other runs may have used since.
+        ids: which.
+        marks: what each was made from, where that is known.
+
     Raises:
-        CasesError: one is not in the cache any more.
+        CasesError: one is not in the cache any more, or another data set's case has taken its place.
     """
     packed = []
     for case_id in ids:
-        case = read_case(cache, file_name(case_id))
+        case = read_case(cache, file_name(case_id), (marks or {}).get(case_id))
         if case is None:
             raise CasesError(f"The case “{case_id}” is not in {cache} any more.", "Give --data again.")
         packed.append(case)
@@ -189,7 +194,14 @@ def _fingerprint(case: Case) -> str:
         if path is not None:
             state = path.stat()
             marks.append((name, path.name, state.st_size, state.st_mtime_ns))
-    return _digest(marks, sorted(case.names.items()), case.modality, case.layout, *sorted(case.findings))
+    return _digest(
+        marks,
+        sorted(case.names.items()),
+        case.modality,
+        case.layout,
+        *sorted(case.organs),
+        *sorted(case.findings),
+    )
 
 
 def _digest(*values: object) -> str:

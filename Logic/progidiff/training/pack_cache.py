@@ -57,6 +57,14 @@ def read_case(cache: Path, name: str, mark: str | None = None) -> PackedCase | N
         return None  # missing or damaged: packed anew
 
 
+def made_from(cache: Path, name: str) -> str:
+    """The mark of what a case in the cache is made from, "" if it is not there."""
+    try:
+        return str(json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))["made_from"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def write_case(cache: Path, case: PackedCase, mark: str) -> PackedCase:
     """Put a case into the cache.
 

@@ -35,6 +35,7 @@ from progidiff.training.pack import (
     pack_phantoms,
     select_cases,
 )
+from progidiff.training.pack_cache import made_from
 from progidiff.training.parts import save_parts
 from progidiff.training.safeguards import (
     checkpoint_step,
@@ -79,7 +80,7 @@ class TrainingRun:
         device: "auto", "cpu" or "cuda".
         unfrozen: the control stage also trains the generator (folder `control_unfrozen`).
         allow_download: a base that is not on this computer may be downloaded.
-        fresh: forget what the folder says about configuration and cases.
+        fresh: begin all stages anew, with the configuration and the cases that are given, or those of before.
         on_case, on_progress, cancelled: progress and stop.
 
     Raises:
@@ -113,7 +114,10 @@ class TrainingRun:
                 selection or DataSelection(), cache or folder / "packed", fresh, stoppable(on_case, cancelled)
             )
         if self._processes.is_main_process:
+            if fresh:  # all at once: what is left half done must not continue stages of before
+                _remove_stages(folder)
             write_json(folder / "configuration.json", self.configuration.to_json())
+        self._processes.wait_for_everyone()
 
     @property
     def stages(self) -> list[str]:
@@ -135,7 +139,8 @@ class TrainingRun:
             minutes is not trained again.
 
         Raises:
-            UsageError: the stage is not of this configuration, or one it builds on is not trained.
+            UsageError: the stage is not of this configuration, or one it builds on is not trained, or was
+                trained again after this one had begun.
             Cancelled: stopped; the checkpoint is saved.
             ModelError: a damaged checkpoint, or the losses are no numbers any more.
             OutputError: the run folder cannot be written.
@@ -145,6 +150,14 @@ class TrainingRun:
                 f"This configuration has no stage {stage}.", f"It has: {', '.join(self.stages)}."
             )
         folder, schedule = self.stage_folder(stage), self.configuration.stages[stage]
+        foundation = self._built_on(stage)
+        if not fresh and (others := _changed_since(folder, foundation)):
+            if stage != "refiner":
+                raise UsageError(
+                    f"{stage} was begun with another {', '.join(others)}.",
+                    f"Train {stage} again with --fresh.",
+                )
+            fresh = True  # it takes a small part of the time, and follows whatever control has become
         if fresh and self._processes.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
         self._processes.wait_for_everyone()
@@ -152,20 +165,39 @@ class TrainingRun:
         if summary is not None and _is_enough(summary, schedule):
             return summary
         with writing(folder):
-            return self._train(stage, folder, schedule)
+            return self._train(stage, folder, schedule, foundation)
 
-    def _train(self, stage: str, folder: Path, schedule: Schedule) -> dict[str, Any]:
+    def settled(self) -> list[str]:
+        """Ended stages that control, or the generator before it, has begun to build on.
+
+        To train them further would take the ground from under what has been learnt since.
+        """
+        begun = [name for name in self.stages if checkpoint_step(self.stage_folder(name))]
+        looked_at = {name for other in begun if other != "refiner" for name in LOOKED_AT[other]}
+        return [name for name in self.stages if name in looked_at and stage_summary(self.stage_folder(name))]
+
+    def _train(
+        self, stage: str, folder: Path, schedule: Schedule, foundation: dict[str, str]
+    ) -> dict[str, Any]:
         torch.manual_seed(schedule.seed)
         module, parts = self._build(stage)
-        progress = _Progress(folder, self._tell(stage))
+        progress = _Progress(folder, foundation, self._tell(stage))
         schedule = replace(schedule, minutes_done=progress.minutes)
         with finite_losses(stage, module):
             losses = train(
-                module, schedule, folder, on_progress=progress, cancelled=self.cancelled, device=self.device
+                module,
+                schedule,
+                folder,
+                resume=checkpoint_step(folder) > 0,  # at step 0 it holds what earlier stages were then
+                on_progress=progress,
+                cancelled=self.cancelled,
+                device=self.device,
             )
         step = checkpoint_step(folder)
         if not has_ended(step, progress.minutes, schedule):
-            raise Cancelled(f"Stopped {stage} at step {step}.", "The same command again continues it.")
+            raise Cancelled(
+                f"Stopped {stage} at step {step}.", "The same command again, without --fresh, continues it."
+            )
         if isinstance(module, MaskAutoencoderStage):
             module.set_scaling_factor()
         summary = {
@@ -176,7 +208,7 @@ class TrainingRun:
             "learning_rate": schedule.learning_rate,
             "seed": schedule.seed,
             "losses": {name: round(value, 4) for name, value in losses.items()} or progress.losses,
-            "built_on": self._built_on(stage),
+            "built_on": foundation,
         }
         if self._processes.is_main_process:
             save_parts(folder, parts)
@@ -199,13 +231,14 @@ class TrainingRun:
         """Packed cases and phantoms; notes them in `training_data.json`."""
         phantoms = self.configuration.phantoms
         record = self.folder / "training_data.json"
-        known = read_json(record) if record.is_file() and not fresh else None
+        known = read_json(record) if record.is_file() else None
         if selection.folders:
             cases, aside = select_cases(selection.folders, selection.exclude, selection.fold)
-            if known is not None and known["cases"] != [case.id for case in cases]:
+            if known is not None and not fresh and known["cases"] != [case.id for case in cases]:
                 raise UsageError(
                     f"{self.folder} was begun with other cases.",
-                    "Give the same --data, --exclude and --fold, another --output, or --fresh.",
+                    "Give the same --data, --exclude and --fold, another --output, or begin all anew with "
+                    "`train all --fresh`.",
                 )
             if self._processes.is_main_process:
                 write_kept_aside(self.folder, aside, selection.exclude, selection.fold)
@@ -213,7 +246,8 @@ class TrainingRun:
             painted = pack_paintings(cases, phantoms, cache, on_case)
         elif known is not None:
             aside = known["kept_aside"]
-            packed, painted = load_cases(cache, known["cases"]), load_cases(cache, known["painted"])
+            marks = known.get("made_from")
+            packed, painted = (load_cases(cache, known[kind], marks) for kind in ("cases", "painted"))
         else:
             aside, packed, painted = [], [], []
         invented = pack_phantoms(phantoms, cache, on_case)
@@ -222,11 +256,17 @@ class TrainingRun:
                 "There is nothing to train on.", "Give --data, or phantoms in the configuration."
             )
         if self._processes.is_main_process:
-            self._note_data(record, aside, packed, painted)
+            self._note_data(record, aside, packed, painted, invented, cache)
         return [*packed, *painted, *invented]
 
     def _note_data(
-        self, record: Path, aside: list[str], packed: list[PackedCase], painted: list[PackedCase]
+        self,
+        record: Path,
+        aside: list[str],
+        packed: list[PackedCase],
+        painted: list[PackedCase],
+        invented: list[PackedCase],
+        cache: Path,
     ) -> None:
         phantoms = self.configuration.phantoms
         domains = Counter(case.domain for case in packed)
@@ -235,19 +275,21 @@ class TrainingRun:
             {
                 "cases": [case.id for case in packed],
                 "domains": dict(sorted(domains.items())),
+                "organs": sorted({organ for c in (*packed, *painted, *invented) for organ in c.organs}),
                 "kept_aside": aside,
                 "painted": [case.id for case in painted],
                 "phantoms": {"count": phantoms.count, "first_seed": phantoms.first_seed},
                 "terms": list(self.configuration.notes),
+                "made_from": {case.id: made_from(cache, case.id) for case in (*packed, *painted)},
             },
         )
 
     def _built_on(self, stage: str) -> dict[str, str]:
-        """Hashes of the parts of earlier stages that this one was trained with."""
+        """Hashes of the parts of earlier stages that this one is trained with; of those that have ended."""
         return {
             name: weights_hash(self.stage_folder(name) / "parts")
             for name in LOOKED_AT[stage]
-            if name in self.stages
+            if name in self.stages and stage_summary(self.stage_folder(name))
         }
 
     def _tell(self, stage: str) -> Callable[[Report], None]:
@@ -261,8 +303,9 @@ class TrainingRun:
 class _Progress:
     """How long a stage has trained, over all its runs; what was lost with a killed run does not count."""
 
-    def __init__(self, folder: Path, tell: Callable[[Report], None]) -> None:
+    def __init__(self, folder: Path, foundation: dict[str, str], tell: Callable[[Report], None]) -> None:
         self._clock, self._tell, self.file = time.monotonic, tell, folder / "progress.json"
+        self.foundation = foundation
         self.losses: dict[str, float] = {}
         self.before = 0.0
         if self.file.is_file() and (step := checkpoint_step(folder)):
@@ -278,7 +321,8 @@ class _Progress:
     def __call__(self, report: Report) -> None:
         self._tell(report)
         self.losses = {name: round(value, 4) for name, value in report.losses.items()}
-        write_json(self.file, {"step": report.step, "minutes": self.minutes, "losses": self.losses})
+        note = {"step": report.step, "minutes": self.minutes, "losses": self.losses}
+        write_json(self.file, {**note, "built_on": self.foundation})
 
 
 def stage_summary(folder: Path) -> dict[str, Any] | None:
@@ -333,9 +377,24 @@ def _settled_configuration(folder: Path, given: Configuration | None, fresh: boo
     if changed:
         raise UsageError(
             f"{folder} was begun with another {', '.join(changed)}.",
-            "Leave out --config, give another --output, or begin anew with --fresh.",
+            "Leave out --config, give another --output, or begin all anew with `train all --fresh`.",
         )
     return given
+
+
+def _changed_since(folder: Path, foundation: dict[str, str]) -> list[str]:
+    """Earlier stages that are not any more what the stage in `folder` began with."""
+    noted = [path for name in ("progress.json", "summary.json") if (path := folder / name).is_file()]
+    if not checkpoint_step(folder) or not noted:
+        return []
+    began = read_json(noted[0]).get("built_on", foundation)
+    return [name for name in foundation if began.get(name) != foundation[name]]
+
+
+def _remove_stages(folder: Path) -> None:
+    for name in STAGES:
+        for unfrozen in (False, True):
+            shutil.rmtree(stage_folder(folder, name, unfrozen), ignore_errors=True)
 
 
 def _is_enough(summary: dict[str, Any], schedule: Schedule) -> bool:

@@ -144,7 +144,9 @@ def stoppable(on_case: OnCase | None, cancelled: Callable[[], bool]) -> OnCase:
 
     def tell(case_id: str, done: int, total: int) -> None:
         if cancelled():
-            raise Cancelled("Stopped while packing.", "The same command again continues it.")
+            raise Cancelled(
+                "Stopped while packing.", "The same command again, without --fresh, continues it."
+            )
         if on_case is not None:
             on_case(case_id, done, total)
 

@@ -68,7 +68,7 @@ class StageBuilder:
         return build()
 
     def _build_locator(self) -> tuple[Stage, dict[str, Any]]:
-        locator, cases = networks.new_locator(self.configuration), with_images(self.cases)
+        locator, cases = networks.new_locator(self.configuration), with_organs(self.cases)
         d, h, w = self.configuration.locator.patch
         patches = CoarsePatches(
             cases,
@@ -81,7 +81,7 @@ class StageBuilder:
         return LocatorStage(locator, patches, rarity_weights(shares)), {"locator": locator}
 
     def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:
-        encoder, cases = networks.new_encoder(self.configuration), with_images(self.cases)
+        encoder, cases = networks.new_encoder(self.configuration), with_organs(self.cases)
         shares = class_shares(cases, encoder.config.organs)
         expect(encoder.to_organs, shares)
         stage = EncoderStage(encoder, self._slices(cases), rarity_weights(shares))
@@ -125,6 +125,7 @@ class StageBuilder:
         self._save_memory(made)
         if self.configuration.memory_saving:
             controlnet.enable_gradient_checkpointing()
+        cases = with_organs(self.cases)
         stage = ControlStage(
             made.vae,
             made.unet,
@@ -133,10 +134,11 @@ class StageBuilder:
             controlnet,
             encoder,
             refiner,
-            self._slices(with_images(self.cases)),
+            self._slices(cases),
             train_generator=self.unfrozen,
             mask_losses=self.configuration.mask_losses,
             scheduler=made.scheduler,
+            class_weight=rarity_weights(class_shares(cases, encoder.config.organs)),
         )
         saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
         return stage, {**saved, "unet": made.unet} if self.unfrozen else saved
@@ -154,7 +156,7 @@ class StageBuilder:
             controlnet,
             encoder,
             refiner,
-            self._slices(with_images(self.cases)),
+            self._slices(with_organs(self.cases)),
             made.scheduler,
             self.configuration.eta,
         )
@@ -175,7 +177,6 @@ class StageBuilder:
             made.vae.enable_gradient_checkpointing()
 
     def _slices(self, cases: list[PackedCase]) -> OrganSlices:
-        _require_organs(cases)
         encoder = self.configuration.encoder
         return OrganSlices(
             cases, self.configuration.crop, encoder.slices, appearance=self.configuration.appearance
@@ -195,15 +196,16 @@ class StageBuilder:
         return stage_folder(self.run, stage, self.unfrozen)
 
 
-def with_images(cases: list[PackedCase]) -> list[PackedCase]:
+def with_organs(cases: list[PackedCase]) -> list[PackedCase]:
     """The cases that have an image.
 
     Raises:
-        CasesError: there is none.
+        CasesError: there is none, or no organ is drawn in any.
     """
     found = [case for case in cases if case.image is not None]
     if not found:
         raise CasesError("None of the training cases has an image.", "Give --data with images and labels.")
+    _require_organs(found)
     return found
 
 
@@ -235,5 +237,5 @@ def load_generator(run: Path, configuration: Configuration, allow_download: bool
 
 
 def _require_organs(cases: list[PackedCase]) -> None:
-    if not any((case.label > 0).sum() >= 20 for case in cases):
+    if not any(case.boxes for case in cases):
         raise CasesError("No organ is drawn in any training case.", "Check the label maps.")

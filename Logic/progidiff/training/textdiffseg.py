@@ -37,12 +37,19 @@ class TextDiffSegStage(Stage):
         pipeline: its parts, all but the locator, are trained in place.
         volumes: draws the batches.
         frozen: parts that keep what they know, such as a BioBERT, or all but the adapted ones.
+        class_weight: (1 + organs,) weights of the organ loss, those that the image encoder learnt with first;
+            by default all classes count alike.
     """
 
     def __init__(
-        self, pipeline: TextDiffSegPipeline, volumes: OrganVolumes, frozen: Collection[str] = ()
+        self,
+        pipeline: TextDiffSegPipeline,
+        volumes: OrganVolumes,
+        frozen: Collection[str] = (),
+        class_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.class_weight = class_weight
         self.label_autoencoder, self.text_encoder = pipeline.label_autoencoder, pipeline.text_encoder
         self.image_encoder, self.text_fusion = pipeline.image_encoder, pipeline.text_fusion
         self.denoiser, self.refiner = pipeline.denoiser, pipeline.refiner
@@ -99,9 +106,10 @@ class TextDiffSegStage(Stage):
         """All losses of one batch with its embedded prompts."""
         features = self.image_encoder(pieces.image, pieces.pixel_mm)
         clean = self.label_autoencoder.encode(pieces.mask).float()
+        seeing = seeing_losses(features, self.volumes, pieces, self.class_weight)
         losses = {
             **self._joint(pieces, clean, features, text),
-            **{name: 0.3 * value for name, value in seeing_losses(features, self.volumes, pieces).items()},
+            **{name: 0.3 * value for name, value in seeing.items()},
         }
         evidence = self.image_encoder.evidence(features.organs, features.lesion, text)
         if evidence is not None:

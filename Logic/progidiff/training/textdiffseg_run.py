@@ -175,7 +175,7 @@ class TextDiffSegRun:
         shares = class_shares(self.cases, encoder.config.organs)
         expect(encoder.to_organs, shares)
         self.first_stage = VolumeEncoderStage(encoder, volumes, rarity_weights(shares))
-        self.stage = TextDiffSegStage(self.pipeline, volumes, frozen)
+        self.stage = TextDiffSegStage(self.pipeline, volumes, frozen, rarity_weights(shares))
         if self._processes.is_main_process and recorded_cases(folder) is None:
             write_json(folder / _RECORD, self._record())
 
@@ -239,7 +239,9 @@ class TextDiffSegRun:
             write_json(folder / "minutes.json", minutes())
         self._processes.wait_for_everyone()
         if not has_ended(step, minutes(), schedule):
-            raise Cancelled(f"Stopped {name} at step {step}.", "The same command again continues it.")
+            raise Cancelled(
+                f"Stopped {name} at step {step}.", "The same command again, without --fresh, continues it."
+            )
         return losses
 
     @property
