@@ -106,6 +106,40 @@ def test_locator_stage() -> None:
     assert set(step(stage, 2)) == {"organs"} and learns(stage.locator)
 
 
+class _Constant(nn.Module):
+    """A locator that gives every voxel the same logits."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.logits.view(1, -1, 1, 1, 1).expand(len(image), -1, *image.shape[2:])
+
+
+def test_weights_of_rare_organs_do_not_make_the_locator_see_them_everywhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever the weights, the best answer without any clue is how often each class occurs."""
+    monkeypatch.setattr("progidiff.training.losses.batch_dice_loss", lambda *_: torch.tensor(0.0))
+    patches = CoarsePatches([packed()], (8, 8, 8), 12.0)
+    label = torch.zeros(1, 10, 10, 10, dtype=torch.int64)
+    label[:, 0] = 6
+    label[:, 1, 0] = 11
+    known = torch.ones(1, 14, dtype=torch.bool)
+    monkeypatch.setattr(patches, "batch", lambda *_: (torch.zeros(1, 1, 10, 10, 10), label, known))
+    weight = torch.ones(14)
+    weight[[6, 11]] = torch.tensor([3.0, 20.0])
+    stage = LocatorStage(_Constant(14), patches, weight)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(stage.parameters(), 0.3)
+    for n in range(200):
+        step(stage, 1, n)
+        optimizer.step()
+        optimizer.zero_grad()
+    probability = stage.locator.logits.softmax(0)
+    assert probability[[0, 6, 11]].tolist() == pytest.approx([0.89, 0.1, 0.01], abs=0.004)
+
+
 def test_encoder_stage_learns_the_organs() -> None:
     torch.manual_seed(0)
     stage = EncoderStage(tiny_encoder(), slices())

@@ -20,6 +20,10 @@ class LocatorStage(Stage):
         patches: what it learns from.
         class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike
             and background less.
+
+    A weighted cross-entropy teaches w · p instead of the probabilities p: rare organs would be seen everywhere.
+    The loss is therefore given the logits plus log w, as in logit adjustment (Menon et al., ICLR 2021), so that
+    the locator's own are those of p: by them it is decided what is found.
     """
 
     def __init__(
@@ -34,7 +38,6 @@ class LocatorStage(Stage):
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         image, label, known = self.patches.batch(batch, rng)
         device = next(self.locator.parameters()).device
-        logits = self.locator(image.to(device))
-        return {
-            "organs": organ_loss(logits, label.to(device), known.to(device), self.class_weight.to(device))
-        }
+        weight = self.class_weight.to(device)
+        logits = self.locator(image.to(device)) + weight.log().view(-1, 1, 1, 1)
+        return {"organs": organ_loss(logits, label.to(device), known.to(device), weight)}
