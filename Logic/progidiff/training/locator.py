@@ -21,9 +21,9 @@ class LocatorStage(Stage):
         class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike
             and background less.
 
-    A weighted cross-entropy teaches w · p instead of the probabilities p: rare organs would be seen everywhere.
-    The loss is therefore given the logits plus log w, as in logit adjustment (Menon et al., ICLR 2021), so that
-    the locator's own are those of p: by them it is decided what is found.
+    A weighted cross-entropy teaches w · p instead of the probabilities p, and rare organs would be seen
+    everywhere. The loss is therefore given the logits plus log w, as in logit adjustment (Menon et al., ICLR
+    2021): the locator's own are then those of p, and by them it is decided what is found.
     """
 
     def __init__(
