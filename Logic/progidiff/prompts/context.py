@@ -32,6 +32,19 @@ def _as_regarding(prompt: str, tokens: list[Token], index: int) -> Token:
     return token
 
 
+def _as_both_sides(prompt: str, tokens: list[Token], index: int) -> Token:
+    """A token, the stroke between two sides read as "and": "kidneys right/left", "Nieren re/li"."""
+    token = tokens[index]
+    if token.kind != "break" or prompt[token.start] != "/" or not 0 < index < len(tokens) - 1:
+        return token
+    between = _may_be_side(tokens[index - 1]) and _may_be_side(tokens[index + 1])
+    return replace(token, entry=Entry("and")) if between else token
+
+
+def _may_be_side(token: Token) -> bool:
+    return token.is_side or token.key in vocabulary.SHORT_SIDES
+
+
 def _as_short_side(prompt: str, tokens: list[Token], index: int) -> Token:
     """A token, read as a side where one or two letters stand right beside a pair: "Niere re", "rein G"."""
     token = tokens[index]
@@ -46,9 +59,11 @@ def _as_short_side(prompt: str, tokens: list[Token], index: int) -> Token:
 def _short_side_after(prompt: str, tokens: list[Token], index: int) -> bool:
     """ "Niere re", "reins G et D", but not "kidneys re-segmented" and "reins d un patient"."""
     noun = index - 1
-    if index >= 3 and tokens[index - 1].kind == "and" and tokens[index - 2].key in vocabulary.SHORT_SIDES:
+    if index >= 3 and tokens[index - 1].kind == "and" and _may_be_side(tokens[index - 2]):
         noun = index - 3
     if noun < 0 or not is_pair(tokens[noun]) or prompt.startswith("-", tokens[index].stop):
+        return False
+    if tokens[index].key == "der" and not tokens[noun].key.startswith(vocabulary.NOUNS_BEFORE_DER):
         return False
     following = tokens[index + 1 :][:2]
     if not following or following[0].kind == "break":
@@ -190,6 +205,7 @@ def _beside(tokens: list[Token], index: int) -> Iterator[int]:
 
 _READINGS = (
     _as_regarding,
+    _as_both_sides,
     _as_short_side,
     _as_misspelt_side,
     _as_misspelt_word,

@@ -1,0 +1,145 @@
+"""Is every organ found that is there, and is none found that is not in the field of view?
+
+    python Testing/Benchmarks/presence.py DATA --model NAME --cases IDS [--json FILE]
+
+Every labelled organ is looked for twice: in the whole scan, and in the part of the scan above or below it (the larger
+one) that begins 30 mm beyond its last slice, if that part is at least 60 mm high. Prints a Markdown table; for organs
+in the whole scan also how well the box of the coarse pass fits the true one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from progidiff.cli.ids import listed
+from progidiff.pipelines.locate import OrganBox, canonical_mm, locate
+from progidiff.prompts import Organ, organ_table
+from progidiff.segmenter import PreparedVolume, Segmenter
+from progidiff.training.cases import labelled_cases
+from progidiff.volumes import Volume
+from progidiff.volumes.resample import crop_grid
+
+_APART_MM = 30.0
+_HIGH_MM = 60.0
+_LEAST_VOXELS = 20
+
+
+@dataclass(frozen=True)
+class Look:
+    """One organ looked for in one field of view.
+
+    Attributes:
+        case, organ: ids.
+        there: whether the organ is in the field of view.
+        found: whether the coarse pass says so.
+        overlap: intersection over union of its box and the true one; NaN unless there and found.
+        size: volume of its box over that of the true one; NaN likewise.
+    """
+
+    case: str
+    organ: str
+    there: bool
+    found: bool
+    overlap: float = float("nan")
+    size: float = float("nan")
+
+
+def looks(segmenter: Segmenter, case: str, image: Volume, label: Volume) -> list[Look]:
+    """All organs of one case, in the whole scan and away from them."""
+    made = []
+    whole = segmenter.prepare(image)
+    for organ in organ_table().organs:
+        where = np.argwhere(label.array == organ.label)
+        if len(where) < _LEAST_VOXELS:
+            continue
+        made.append(_look(case, organ, _found(whole, organ), true_box(where, label)))
+        away = beyond(image, where)
+        if away is not None:
+            box = _found(segmenter.prepare(away), organ)
+            made.append(Look(case, organ.id, there=False, found=box is not None))
+    return made
+
+
+def _found(prepared: PreparedVolume, organ: Organ) -> OrganBox | None:
+    return locate(prepared.coarse[organ.label], prepared.coarse_grid, organ)
+
+
+def _look(case: str, organ: Organ, box: OrganBox | None, true: OrganBox) -> Look:
+    if box is None:
+        return Look(case, organ.id, there=True, found=False)
+    common = np.clip(np.minimum(true.high, box.high) - np.maximum(true.low, box.low), 0, None).prod()
+    size, found = true.extent.prod(), box.extent.prod()
+    return Look(case, organ.id, True, True, float(common / (size + found - common)), float(found / size))
+
+
+def true_box(where: NDArray[np.integer], volume: Volume) -> OrganBox:
+    """The box around voxels (N, 3) of a volume, in canonical mm."""
+    corners = canonical_mm(where @ volume.affine[:3, :3].T + volume.affine[:3, 3])
+    return OrganBox(corners.min(0), corners.max(0))
+
+
+def beyond(image: Volume, where: NDArray[np.integer]) -> Volume | None:
+    """The larger part of the scan above or below the voxels (N, 3); None if neither is high enough."""
+    axis = image.grid.superior_axis
+    slice_mm, count = float(image.spacing[axis]), image.shape[axis]
+    gap = int(np.ceil(_APART_MM / slice_mm))
+    before, after = int(where[:, axis].min()) - gap, count - 1 - (int(where[:, axis].max()) + gap)
+    if max(before, after) * slice_mm < _HIGH_MM:
+        return None
+    region = [slice(0, n) for n in image.shape]
+    region[axis] = slice(0, before) if before >= after else slice(count - after, count)
+    grid = crop_grid(image, region)
+    return Volume(np.ascontiguousarray(image.array[tuple(region)]), grid.affine, image.modality, image.name)
+
+
+def table(all_looks: list[Look]) -> str:
+    """A Markdown table, one line an organ and one for all."""
+    lines = [
+        "| organ | found where it is | found where it is not | overlap of boxes | size of box |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    groups: dict[str, list[Look]] = defaultdict(list)
+    for look in all_looks:
+        groups[organ_table().by_id(look.organ).name].append(look)
+    for name, group in [*groups.items(), ("**all**", all_looks)]:
+        there, away = [x for x in group if x.there], [x for x in group if not x.there]
+        found = [x for x in there if x.found]
+        overlap = f"{np.mean([x.overlap for x in found]):.2f}" if found else "–"
+        size = f"{np.median([x.size for x in found]):.2f}" if found else "–"
+        counts = [f"{sum(x.found for x in g)} of {len(g)}" for g in (there, away)]
+        lines.append(f"| {name} | {counts[0]} | {counts[1]} | {overlap} | {size} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--cases", required=True, help="case ids joined by commas, or a file")
+    parser.add_argument("--json", type=Path, help="keeps every single look")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    wanted = listed(options.cases)
+    cases = {case.id: case for case in labelled_cases([options.data]) if case.has_image}
+    if unknown := sorted(set(wanted) - set(cases)):
+        parser.error(f"there is no labelled case {', '.join(unknown)}")
+    segmenter = Segmenter.load(options.model, options.device)
+    made: list[Look] = []
+    for case_id in wanted:
+        made += looks(segmenter, case_id, *cases[case_id].load())
+        print(case_id, flush=True)
+    print(table(made))
+    if options.json:
+        options.json.write_text(json.dumps([vars(look) for look in made]))
+
+
+if __name__ == "__main__":
+    main()
