@@ -77,7 +77,7 @@ class Experiment:
 
     Attributes:
         output: folder of the cells and the report.
-        patients: labelled MR cases (`training.cases.Case` or alike) by id.
+        patients: labelled MR cases (`training.case.Case` or alike) by id.
         ct: labelled CT cases, measured with the adapter of `lora-k3-d0` off and on, and with bias fields.
         load: gives the CT-trained model, fresh.
         minutes: for each training.

@@ -2,9 +2,9 @@
 
     python Testing/Benchmarks/presence.py DATA --model NAME --cases IDS [--json FILE]
 
-Every labelled organ is looked for twice: in the whole scan, and in the larger part of the scan, above or below
-it, that begins 30 mm beyond its last slice, if that part is at least 60 mm high. Prints a Markdown table; for
-organs in the whole scan also how well the box of the coarse pass fits the true one.
+Every labelled organ is looked for twice: in the whole scan, and in the larger part of it, above or below the
+organ, that begins 30 mm beyond its last slice, if that part is at least 60 mm high. Prints a Markdown table;
+for organs in the whole scan also how well the box of the coarse pass fits the true one.
 """
 
 from __future__ import annotations

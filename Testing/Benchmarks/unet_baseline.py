@@ -23,7 +23,8 @@ from progidiff.cli.ids import listed
 from progidiff.cli.main import main as progidiff
 from progidiff.cli.main import report
 from progidiff.errors import CasesError, ProGiDiffError
-from progidiff.training.cases import Case, labelled_cases
+from progidiff.training.case import Case
+from progidiff.training.cases import labelled_cases
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from progidiff.errors import CasesError
-from progidiff.training.cases import Case, find_cases, label_counts
+from progidiff.prompts import organ_table
+from progidiff.training.case import Case
+from progidiff.training.cases import find_cases
 from progidiff.volumes import Volume, write_volume
 
 SHAPE = (4, 5, 6)
@@ -57,6 +59,12 @@ def test_nnunet_new_labels(tmp_path: Path, ending: str) -> None:
     assert image.modality == "CT" and label.array.dtype == np.uint8
     np.testing.assert_array_equal(label.array, label_array(0, 6, 0, 3))
     np.testing.assert_array_equal(label.affine, image.affine)
+
+
+def label_counts(label: np.ndarray) -> dict[str, int]:
+    """Voxels of each organ that occurs in a label map with our numbers."""
+    counts = {organ.id: int(np.sum(label == organ.label)) for organ in organ_table()}
+    return {organ: count for organ, count in counts.items() if count}
 
 
 def test_mr_in_a_data_set_that_says_ct_of_all(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from progidiff.cli.main import main
 from progidiff.errors import CasesError
 from progidiff.prompts import organ_table
 from progidiff.training import pack, volume_data
+from progidiff.training.case import Case
 from progidiff.training.case_store import PackedCase, pack_case
-from progidiff.training.cases import Case, find_cases
+from progidiff.training.cases import find_cases
 from progidiff.training.finding_names import match_findings
 from progidiff.training.pack_cache import cached_case, read_case, write_case
 from progidiff.training.textdiffseg_run import Recipe, TextDiffSegRun

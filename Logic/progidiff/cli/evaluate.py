@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from progidiff.evaluation.evaluate import EvaluationCase
     from progidiff.evaluation.records import CaseRecord, Json
     from progidiff.segmenter import Segmenter
-    from progidiff.training.cases import Case
+    from progidiff.training.case import Case
 
 SUMMARY = "measure a model on labelled cases and write a report"
 _FIRST_PHANTOM = 900_000

@@ -30,7 +30,7 @@ _KEY_LETTERS = 16
 
 
 class EvaluationCase(Protocol):
-    """A labelled case; `training.cases.Case` is one."""
+    """A labelled case; `training.case.Case` is one."""
 
     @property
     def id(self) -> str: ...

@@ -10,8 +10,9 @@ import numpy as np
 
 from progidiff.errors import CasesError, UsageError, VolumeError
 from progidiff.prompts import organ_table
+from progidiff.training.case import Case, file_name
 from progidiff.training.case_store import PackedCase, pack_case
-from progidiff.training.cases import Case, file_name, find_cases, labelled_cases
+from progidiff.training.cases import find_cases, labelled_cases
 from progidiff.training.configuration import Phantoms
 from progidiff.training.pack_cache import cached_case, read_case
 from progidiff.training.phantom import make_phantom, paint_label_map

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from progidiff.atomic_files import write_json
 from progidiff.errors import OutputError
+from progidiff.training.case import file_name
 from progidiff.training.case_store import PackedCase
-from progidiff.training.cases import file_name
 
 _ARRAYS = ("image", "label", "findings")
 _OPEN_FILES = 10_000

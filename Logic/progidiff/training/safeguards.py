@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from progidiff.errors import Cancelled, ModelError, OutputError, UsageError
-from progidiff.training.cases import file_name
+from progidiff.training.case import file_name
 from progidiff.training.loop import Losses, Schedule
 from progidiff.training.pack import OnCase
 
