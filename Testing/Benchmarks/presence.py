@@ -2,9 +2,10 @@
 
     python Testing/Benchmarks/presence.py DATA --model NAME --cases IDS [--json FILE]
 
-Every labelled organ is looked for twice: in the whole scan, and in the larger part of it, above or below the
-organ, that begins 30 mm beyond its last slice, if that part is at least 60 mm high. Prints a Markdown table;
-for organs in the whole scan also how well the box of the coarse pass fits the true one.
+Every labelled organ is looked for three times: in the whole scan; in the part of the scan, from one end of
+it, that ends in the middle of the organ; and in a part that ends 30 mm before the organ, if there is one of
+at least 60 mm. Of the two ends of the scan the one farther away is taken. Prints a Markdown table; for
+organs in the whole scan also how well the box of the coarse pass fits the true one.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ class Look:
 
     Attributes:
         case, organ: ids.
-        there: whether the organ is in the field of view.
-        found: whether the coarse pass says so.
-        overlap: intersection over union of its box and the true one; NaN unless there and found.
+        view: "whole", "half" or "none" of the organ is in the field of view.
+        found: whether the coarse pass says that it is there.
+        overlap: intersection over union of its box and the true one; NaN unless whole and found.
         size: volume of its box over that of the true one; NaN likewise.
     """
 
     case: str
     organ: str
-    there: bool
+    view: str
     found: bool
     overlap: float = float("nan")
     size: float = float("nan")
 
 
 def looks(segmenter: Segmenter, case: str, image: Volume, label: Volume) -> list[Look]:
-    """All organs of one case, in the whole scan and away from them."""
+    """All organs of one case in all views."""
     made = []
     whole = segmenter.prepare(image)
     for organ in organ_table().organs:
@@ -59,10 +60,9 @@ def looks(segmenter: Segmenter, case: str, image: Volume, label: Volume) -> list
         if len(where) < _LEAST_VOXELS:
             continue
         made.append(_look(case, organ, _found(whole, organ), true_box(where, label)))
-        away = beyond(image, where)
-        if away is not None:
-            box = _found(segmenter.prepare(away), organ)
-            made.append(Look(case, organ.id, there=False, found=box is not None))
+        for view, part in (("half", half(image, where)), ("none", none(image, where))):
+            if part is not None:
+                made.append(Look(case, organ.id, view, _found(segmenter.prepare(part), organ) is not None))
     return made
 
 
@@ -72,10 +72,10 @@ def _found(prepared: PreparedVolume, organ: Organ) -> OrganBox | None:
 
 def _look(case: str, organ: Organ, box: OrganBox | None, true: OrganBox) -> Look:
     if box is None:
-        return Look(case, organ.id, there=True, found=False)
+        return Look(case, organ.id, "whole", False)
     common = np.clip(np.minimum(true.high, box.high) - np.maximum(true.low, box.low), 0, None).prod()
     size, found = true.extent.prod(), box.extent.prod()
-    return Look(case, organ.id, True, True, float(common / (size + found - common)), float(found / size))
+    return Look(case, organ.id, "whole", True, float(common / (size + found - common)), float(found / size))
 
 
 def true_box(where: NDArray[np.integer], volume: Volume) -> OrganBox:
@@ -84,16 +84,34 @@ def true_box(where: NDArray[np.integer], volume: Volume) -> OrganBox:
     return OrganBox(corners.min(0), corners.max(0))
 
 
-def beyond(image: Volume, where: NDArray[np.integer]) -> Volume | None:
-    """The larger part of the scan above or below the voxels (N, 3); None if neither is high enough."""
+def half(image: Volume, where: NDArray[np.integer]) -> Volume:
+    """The scan up to the middle slice of the voxels (N, 3)."""
+    return _part(image, where, float(np.median(where[:, image.grid.superior_axis])), 0.0)
+
+
+def none(image: Volume, where: NDArray[np.integer]) -> Volume | None:
+    """The scan up to some way before the voxels (N, 3); None if little is left of it."""
     axis = image.grid.superior_axis
-    slice_mm, count = float(image.spacing[axis]), image.shape[axis]
-    gap = int(np.ceil(_APART_MM / slice_mm))
-    before, after = int(where[:, axis].min()) - gap, count - 1 - (int(where[:, axis].max()) + gap)
-    if max(before, after) * slice_mm < _HIGH_MM:
-        return None
+    low, high = int(where[:, axis].min()), int(where[:, axis].max())
+    part = _part(image, where, low if _is_below(image, where) else high, _APART_MM)
+    return part if part.shape[axis] * image.spacing[axis] >= _HIGH_MM else None
+
+
+def _is_below(image: Volume, where: NDArray[np.integer]) -> bool:
+    """Whether more of the scan has smaller indices than the voxels have, than has larger ones."""
+    axis = image.grid.superior_axis
+    return bool(where[:, axis].min() >= image.shape[axis] - 1 - where[:, axis].max())
+
+
+def _part(image: Volume, where: NDArray[np.integer], end: float, gap_mm: float) -> Volume:
+    """The slices from the farther end of the scan to a gap before the slice `end`."""
+    axis = image.grid.superior_axis
+    gap = int(np.ceil(gap_mm / image.spacing[axis]))
     region = [slice(0, n) for n in image.shape]
-    region[axis] = slice(0, before) if before >= after else slice(count - after, count)
+    if _is_below(image, where):
+        region[axis] = slice(0, max(1, int(end) - gap))
+    else:
+        region[axis] = slice(min(int(end) + 1 + gap, image.shape[axis] - 1), image.shape[axis])
     grid = crop_grid(image, region)
     return Volume(np.ascontiguousarray(image.array[tuple(region)]), grid.affine, image.modality, image.name)
 
@@ -101,19 +119,19 @@ def beyond(image: Volume, where: NDArray[np.integer]) -> Volume | None:
 def table(all_looks: list[Look]) -> str:
     """A Markdown table, one line an organ and one for all."""
     lines = [
-        "| organ | found where it is | found where it is not | overlap of boxes | size of box |",
-        "| --- | --- | --- | --- | --- |",
+        "| organ | found, whole in view | found, half | found, none | overlap of boxes | size of box |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     groups: dict[str, list[Look]] = defaultdict(list)
     for look in all_looks:
         groups[organ_table().by_id(look.organ).name].append(look)
     for name, group in [*groups.items(), ("**all**", all_looks)]:
-        there, away = [x for x in group if x.there], [x for x in group if not x.there]
-        found = [x for x in there if x.found]
+        views = [[x for x in group if x.view == view] for view in ("whole", "half", "none")]
+        counts = [f"{sum(x.found for x in looks)} of {len(looks)}" for looks in views]
+        found = [x for x in views[0] if x.found]
         overlap = f"{np.mean([x.overlap for x in found]):.2f}" if found else "–"
         size = f"{np.median([x.size for x in found]):.2f}" if found else "–"
-        counts = [f"{sum(x.found for x in g)} of {len(g)}" for g in (there, away)]
-        lines.append(f"| {name} | {counts[0]} | {counts[1]} | {overlap} | {size} |")
+        lines.append(f"| {name} | {' | '.join(counts)} | {overlap} | {size} |")
     return "\n".join(lines)
 
 

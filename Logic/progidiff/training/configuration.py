@@ -16,6 +16,7 @@ from progidiff.errors import UsageError
 from progidiff.pipelines.progidiff.build import GeneratorSize
 from progidiff.resources import resources_folder
 from progidiff.training.loop import Schedule
+from progidiff.training.optimizers import OPTIMIZERS
 
 STAGES = ("locator", "encoder", "autoencoder", "generator", "wordings", "control", "refiner")
 """The stages in the order in which they build on each other."""
@@ -261,6 +262,9 @@ def _check(configuration: Configuration, source: str) -> None:
             f"steps, batch, learning_rate and max_minutes of {name} must be positive",
         )
         require(schedule.precision in ("bf16", "no"), f"the precision of {name} is bf16 or no")
+        require(
+            schedule.optimizer in OPTIMIZERS, f"the optimizer of {name} is one of {', '.join(OPTIMIZERS)}"
+        )
     if configuration.base:
         require("autoencoder" not in stages, "a base brings its autoencoder, which is not trained")
         require(

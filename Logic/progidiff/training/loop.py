@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from progidiff.errors import ModelError
 from progidiff.pipelines.precision import autocast
+from progidiff.training.optimizers import Muon, build_optimizers
 
 _WARMUP_SHARE = 0.05
+_MOMENTS = {"adam": ("step", "exp_avg", "exp_avg_sq"), "muon": ("momentum",)}
 
 Losses = dict[str, Tensor]
 Progress = Callable[["Report"], None]
@@ -40,6 +42,7 @@ class Schedule:
     learning_rate: float
     warmup: int = 100
     weight_decay: float = 0.01
+    optimizer: str = "adamw"  # or "muon", see `optimizers`
     ema_decay: float = 0.999
     gradient_clip: float = 1.0
     precision: str = "bf16"  # "bf16" (where the processor computes in it, else fp32) or "no"
@@ -101,15 +104,13 @@ def train(
     )
     folder.mkdir(parents=True, exist_ok=True)
     trainable = {n: p for n, p in stage.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(
-        trainable.values(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, betas=(0.9, 0.99)
-    )
+    optimizers = build_optimizers(stage, schedule.optimizer, schedule.learning_rate, schedule.weight_decay)
     ema = EMAModel(
         trainable.values(), decay=schedule.ema_decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75
     )
     checkpoint = folder / "checkpoint.safetensors"
-    step = _restore(checkpoint, trainable, ema, optimizer) if resume and checkpoint.is_file() else 0
-    prepared, optimizer = accelerator.prepare(stage, optimizer)
+    step = _restore(checkpoint, trainable, ema, optimizers) if resume and checkpoint.is_file() else 0
+    prepared, *optimizers = accelerator.prepare(stage, *optimizers)
     ema.to(accelerator.device)
     rng = np.random.default_rng([schedule.seed, step, accelerator.process_index])
     torch.manual_seed(schedule.seed + 1000 * step + accelerator.process_index)
@@ -121,7 +122,7 @@ def train(
         stop, factor = _agree(accelerator, stop, clock.learning_rate_factor(step))
         if stop:
             break
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = schedule.learning_rate * factor
         with autocast(accelerator.device, wanted=schedule.precision == "bf16"):
             losses = prepared(schedule.batch, rng)
@@ -129,8 +130,9 @@ def train(
         accelerator.backward(loss)
         if schedule.gradient_clip:
             accelerator.clip_grad_norm_(trainable.values(), schedule.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         ema.step(trainable.values())
         step += 1
         _update(running, losses)
@@ -140,9 +142,9 @@ def train(
                 if on_progress:
                     on_progress(Report(step, schedule.steps, dict(running), clock.seconds_left(step)))
             if clock.checkpoint_due():
-                _save(checkpoint, step, trainable, ema, optimizer)
+                _save(checkpoint, step, trainable, ema, optimizers)
     if accelerator.is_main_process:
-        _save(checkpoint, step, trainable, ema, optimizer)
+        _save(checkpoint, step, trainable, ema, optimizers)
         (folder / "schedule.json").write_text(json.dumps(_plain(asdict(schedule)), indent=1))
     ema.copy_to(trainable.values())
     stage.eval()
@@ -221,15 +223,20 @@ def _plain(values: dict[str, object]) -> dict[str, object]:
 
 
 def _save(
-    path: Path, step: int, trainable: dict[str, nn.Parameter], ema: EMAModel, optimizer: torch.optim.Optimizer
+    path: Path,
+    step: int,
+    trainable: dict[str, nn.Parameter],
+    ema: EMAModel,
+    optimizers: list[torch.optim.Optimizer],
 ) -> None:
-    """Parameters, their average and Adam's moments as safetensors: nothing is ever pickled."""
+    """Parameters, their average and the optimizers' moments as safetensors: nothing is ever pickled."""
     tensors: dict[str, Tensor] = {}
     for (name, parameter), average in zip(trainable.items(), ema.shadow_params, strict=True):
         tensors[f"parameter.{name}"] = parameter.detach()
         tensors[f"average.{name}"] = average.detach()
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"adam.{moment}.{name}"] = torch.as_tensor(value).detach()
+        for moment, value in (item for o in optimizers for item in o.state.get(parameter, {}).items()):
+            kind = "muon" if moment in _MOMENTS["muon"] else "adam"
+            tensors[f"{kind}.{moment}.{name}"] = torch.as_tensor(value).detach()
     tensors = {k: v.clone().contiguous().cpu() for k, v in tensors.items()}
     temporary = path.with_suffix(".partial")
     save_file(tensors, temporary, metadata={"step": str(step)})
@@ -237,8 +244,18 @@ def _save(
 
 
 def _restore(
-    path: Path, trainable: dict[str, nn.Parameter], ema: EMAModel, optimizer: torch.optim.Optimizer
+    path: Path,
+    trainable: dict[str, nn.Parameter],
+    ema: EMAModel,
+    optimizers: list[torch.optim.Optimizer],
 ) -> int:
+    """The step of the checkpoint; moments of another optimizer than today's begin anew."""
+    kinds = {
+        id(parameter): ("muon" if isinstance(optimizer, Muon) else "adam", optimizer)
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     try:
         with safe_open(path, "pt") as file:
             step = int((file.metadata() or {})["step"])
@@ -248,9 +265,10 @@ def _restore(
                 raise KeyError(f"{name} has another size")  # copying might broadcast in silence
             parameter.data.copy_(tensors[f"parameter.{name}"])
             average.data.copy_(tensors[f"average.{name}"])
-            state = {m: tensors.get(f"adam.{m}.{name}") for m in ("step", "exp_avg", "exp_avg_sq")}
-            if state["step"] is not None:
-                optimizer.state[parameter] = state
+            kind, optimizer = kinds[id(parameter)]
+            keys = {moment: f"{kind}.{moment}.{name}" for moment in _MOMENTS[kind]}
+            if all(key in tensors for key in keys.values()):
+                optimizer.state[parameter] = {moment: tensors[key] for moment, key in keys.items()}
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise ModelError(
             f"The checkpoint {path} cannot be continued ({error}).",
