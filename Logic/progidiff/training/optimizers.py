@@ -93,11 +93,18 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The matrix (M, N) with its singular values near 1, by the quintic iteration of Newton and Schulz.
 
     Five iterations bring them to about 0.7 to 1.2, except those that are vanishingly small; zero stays zero.
+    Each one multiplies X by a polynomial Q of X Xᵀ. All of them commute, so X Xᵀ becomes Q² X Xᵀ, and the
+    long side of X is needed at the beginning and at the end alone.
     """
     a, b, c = _NEWTON_SCHULZ
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide.float() / wide.float().norm().clamp(min=1e-7)
+    wide = (matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T).float()
+    wide = wide / wide.norm().clamp(min=1e-7)
+    square = wide @ wide.T
+    identity = torch.eye(len(square), device=square.device)
+    product = identity
     for _ in range(iterations):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return (x if wide is matrix else x.T).to(matrix.dtype)
+        polynomial = torch.addmm(a * identity + b * square, square, square, alpha=c)
+        product = polynomial @ product
+        square = polynomial @ square @ polynomial
+    made = product @ wide
+    return (made if matrix.shape[0] <= matrix.shape[1] else made.T).to(matrix.dtype)
