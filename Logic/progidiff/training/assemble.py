@@ -233,7 +233,7 @@ def _organs(data: Json) -> list[str]:
 def _stage_row(summary: Json) -> str:
     return (
         f"| {summary['stage']} | {summary['steps']} | {summary['minutes']:.1f} | {summary['batch']} "
-        f"| {summary['learning_rate']:g} | {summary['seed']} |"
+        f"| {summary.get('optimizer', 'adamw')} | {summary['learning_rate']:g} | {summary['seed']} |"
     )
 
 

@@ -205,6 +205,7 @@ class TrainingRun:
             "steps": step,
             "minutes": round(progress.minutes, 2),
             "batch": schedule.batch * self._processes.num_processes,
+            "optimizer": schedule.optimizer,
             "learning_rate": schedule.learning_rate,
             "seed": schedule.seed,
             "losses": {name: round(value, 4) for name, value in losses.items()} or progress.losses,
