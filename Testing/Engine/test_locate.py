@@ -59,6 +59,15 @@ def test_half_an_organ_at_the_end_of_the_field_of_view_is_found(organ) -> None: 
     assert locate(probability, grid, organ) is not None
 
 
+def test_a_single_slice_through_an_organ_is_enough() -> None:
+    grid = axial_grid((60, 60, 1), (5.0, 5.0, 5.0), np.zeros(3))
+    probability = np.zeros(grid.shape, np.float32)
+    probability[25:32, 25:32] = 0.9
+    assert locate(probability, grid, LIVER) is not None
+    probability[25:31] = 0
+    assert locate(probability, grid, LIVER) is None
+
+
 def test_a_distant_weak_part_does_not_widen_the_box() -> None:
     probability = blob((20, 30, 20), (8, 8, 8)) + blob((52, 52, 36), (1, 1, 1))
     box = locate(probability, GRID, LIVER)

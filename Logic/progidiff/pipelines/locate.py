@@ -16,7 +16,7 @@ FINEST_SLICE_MM = 3.0
 BEYOND_COARSE_MM = 12.0  # slices drawn above and below a coarse box; training draws as many
 BEYOND_SEEN_MM = 6.0  # the same for a box in which the fine pass saw the organ
 # What is no organ: a probability that stays below this everywhere, or whose sum stays below this share of the
-# organ's usual box. Testing/Benchmarks/presence.py measures what that finds and what it invents.
+# organ's usual box, or of what the field of view holds of it. Testing/Benchmarks/presence.py measures both.
 _LEAST_PEAK = 0.15
 _LEAST_SHARE = 0.015
 _LARGEST_SHARE = 1.8  # of the typical extent: what exceeds it is not all organ
@@ -54,8 +54,11 @@ def locate(probability: NDArray[np.floating], grid: Grid, organ: Organ) -> Organ
     Returns:
         None if the organ is not in the field of view.
     """
-    peak, expected_ml = float(probability.max()), float(probability.sum()) * grid.voxel_ml
-    if peak < _LEAST_PEAK or expected_ml < _LEAST_SHARE * float(np.prod(organ.typical_extent_mm)) / 1000:
+    peak, mass_ml = float(probability.max()), float(probability.sum()) * grid.voxel_ml
+    usual_mm = np.minimum(
+        organ.typical_extent_mm, np.asarray(grid.shape) * grid.spacing
+    )  # of a slice, its part
+    if peak < _LEAST_PEAK or mass_ml < _LEAST_SHARE * float(usual_mm.prod()) / 1000:
         return None
     inside = probability > max(0.4 * peak, 0.1)
     parts, count = ndimage.label(inside)
