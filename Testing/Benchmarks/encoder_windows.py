@@ -101,9 +101,15 @@ def table(dice: dict[str, NDArray[np.float64]]) -> str:
         ("**eight Synapse organs**", eight),
         ("**all 13**", list(range(len(organs)))),
     ]:
-        means = [np.nanmean(np.nanmean(values[:, columns], 1)) for values in dice.values()]
+        means = [_mean(values[:, columns]) for values in dice.values()]
         lines.append(f"| {name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     return "\n".join(lines)
+
+
+def _mean(dice: NDArray[np.float64]) -> float:
+    """Over organs, then over the cases that have one of them."""
+    present = dice[~np.isnan(dice).all(1)]
+    return float(np.nanmean(present, 1).mean())
 
 
 if __name__ == "__main__":
