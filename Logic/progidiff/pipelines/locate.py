@@ -55,10 +55,8 @@ def locate(probability: NDArray[np.floating], grid: Grid, organ: Organ) -> Organ
         None if the organ is not in the field of view.
     """
     peak, mass_ml = float(probability.max()), float(probability.sum()) * grid.voxel_ml
-    usual_mm = np.minimum(
-        organ.typical_extent_mm, np.asarray(grid.shape) * grid.spacing
-    )  # of a slice, its part
-    if peak < _LEAST_PEAK or mass_ml < _LEAST_SHARE * float(usual_mm.prod()) / 1000:
+    in_view_mm = np.minimum(organ.typical_extent_mm, np.asarray(grid.shape) * grid.spacing)
+    if peak < _LEAST_PEAK or mass_ml < _LEAST_SHARE * float(in_view_mm.prod()) / 1000:
         return None
     inside = probability > max(0.4 * peak, 0.1)
     parts, count = ndimage.label(inside)
