@@ -127,7 +127,7 @@ def table(all_looks: list[Look]) -> str:
         groups[organ_table().by_id(look.organ).name].append(look)
     for name, group in [*groups.items(), ("**all**", all_looks)]:
         views = [[x for x in group if x.view == view] for view in ("whole", "half", "none")]
-        counts = [f"{sum(x.found for x in looks)} of {len(looks)}" for looks in views]
+        counts = [f"{sum(x.found for x in view)} of {len(view)}" for view in views]
         found = [x for x in views[0] if x.found]
         overlap = f"{np.mean([x.overlap for x in found]):.2f}" if found else "–"
         size = f"{np.median([x.size for x in found]):.2f}" if found else "–"
