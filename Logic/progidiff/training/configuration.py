@@ -76,6 +76,7 @@ class Configuration:
         prediction: what the generator predicts: "v_prediction" or "sample" (x0) on a schedule that ends in
             pure noise, or "epsilon" on the base's own schedule. A frozen base keeps what it was trained with.
         mask_losses: whether what the control stage draws is also judged by the masks that it decodes to.
+        doubt: most by which the organ head is doubted while the model learns to draw, in logits.
         generator: sizes of the own generator; of these a base uses the crop only.
         encoder, locator, phantoms: see there.
         vocabulary: tokens of the own tokenizer.
@@ -92,6 +93,7 @@ class Configuration:
     base: str = ""
     prediction: str = "v_prediction"
     mask_losses: bool = True
+    doubt: float = 0.0
     generator: GeneratorSize = field(default_factory=GeneratorSize)
     encoder: EncoderSize = field(default_factory=EncoderSize)
     locator: LocatorSize = field(default_factory=LocatorSize)
@@ -256,6 +258,7 @@ def _check(configuration: Configuration, source: str) -> None:
     require(configuration.crop % 32 == 0 and configuration.crop > 0, "crop must be a multiple of 32")
     predictions = ("v_prediction", "sample", "epsilon")
     require(configuration.prediction in predictions, f"prediction is one of {', '.join(predictions)}")
+    require(configuration.doubt >= 0, "doubt must not be negative")
     for name, schedule in stages.items():
         require(
             schedule.steps > 0 and schedule.batch > 0 and schedule.learning_rate > 0 < schedule.max_minutes,

@@ -21,6 +21,7 @@ from progidiff.pipelines.progidiff.diffusion import (
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
+from progidiff.training.doubting import doubted_crops
 from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import mask_loss, organ_loss
@@ -38,6 +39,8 @@ class ControlStage(Stage):
         train_encoder: False keeps the image encoder as the encoder stage left it.
         mask_losses: False judges what is drawn by its latents alone; the refiner still learns from the masks
             that they decode to, and the encoder by its own losses.
+        doubt: most by which the organ head's opinion is doubted before anything is drawn from it, see
+            `doubted_crops`; what the head itself has to learn stays undoubted.
         scheduler: of a generator that was trained elsewhere; by default the embedded model's.
         class_weight: (1 + organs,) weights of the organ loss, those that the encoder stage learnt with; by
             default all classes count alike.
@@ -57,6 +60,7 @@ class ControlStage(Stage):
         train_generator: bool = False,
         train_encoder: bool = True,
         mask_losses: bool = True,
+        doubt: float = 0.0,
         scheduler: DDIMScheduler | None = None,
         class_weight: Tensor | None = None,
     ) -> None:
@@ -65,7 +69,8 @@ class ControlStage(Stage):
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
         self.encoder = encoder if train_encoder else freeze(encoder)
-        self.controlnet, self.refiner, self.mask_losses = controlnet, refiner, mask_losses
+        self.controlnet, self.refiner = controlnet, refiner
+        self.mask_losses, self.doubt = mask_losses, doubt
         self.slices, self.captions, self.scheduler = slices, Captions(), scheduler or make_scheduler()
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
@@ -83,11 +88,12 @@ class ControlStage(Stage):
         noise = torch.randn_like(clean)
         timesteps = random_timesteps(len(clean), self.scheduler.config.num_train_timesteps, clean.device)
         noisy = self.scheduler.add_noise(clean, noise, timesteps)
-        condition = self.encoder.condition(features, words)
+        seen = doubted_crops(features, crops.pixel_mm, self.doubt)
+        condition = self.encoder.condition(seen, words)
         output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
         decoded = mask_logits_from_latents(self.vae, predicted if self.mask_losses else predicted.detach())
-        detail = self.encoder.refinable(features, words)
+        detail = self.encoder.refinable(seen, words)
         refined = self.refiner(decoded, detail if self.mask_losses else detail.detach(), words)
         evidence = self.encoder.evidence(features, words)
         weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)

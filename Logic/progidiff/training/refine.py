@@ -19,6 +19,7 @@ from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
 from progidiff.pipelines.sampling import descend, levels_between
+from progidiff.training.doubting import doubted_crops
 from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import mask_loss
@@ -32,6 +33,7 @@ class RefinerStage(Stage):
 
     Args:
         scheduler, eta: of the sampling.
+        doubt: as the control stage learnt with.
         (others): as in `ControlStage`.
     """
 
@@ -47,12 +49,13 @@ class RefinerStage(Stage):
         slices: OrganSlices,
         scheduler: DDIMScheduler,
         eta: float,
+        doubt: float = 0.0,
     ) -> None:
         super().__init__()
         self.vae, self.unet, self.text_encoder = freeze(vae), freeze(unet), freeze(text_encoder)
         self.controlnet, self.encoder = freeze(controlnet), freeze(encoder)
         self.refiner, self.tokenizer = refiner, tokenizer
-        self.scheduler, self.eta = scheduler, eta
+        self.scheduler, self.eta, self.doubt = scheduler, eta, doubt
         self.slices, self.captions = slices, Captions()
 
     def train(self, mode: bool = True) -> RefinerStage:
@@ -68,6 +71,7 @@ class RefinerStage(Stage):
         with torch.no_grad():
             text = encode_text(self.tokenizer, self.text_encoder, self.captions.draw(crops.organ, rng))
             words, features = pooled(text), self.encoder(crops.image, crops.pixel_mm)
+            features = doubted_crops(features, crops.pixel_mm, self.doubt)
             condition = self.encoder.condition(features, words)
             latents = self._sample(condition, text, int(rng.choice(_STEPS)))
             decoded = mask_logits_from_latents(self.vae, latents)

@@ -137,6 +137,7 @@ class StageBuilder:
             self._slices(cases),
             train_generator=self.unfrozen,
             mask_losses=self.configuration.mask_losses,
+            doubt=self.configuration.doubt,
             scheduler=made.scheduler,
             class_weight=rarity_weights(class_shares(cases, encoder.config.organs)),
         )
@@ -159,6 +160,7 @@ class StageBuilder:
             self._slices(with_organs(self.cases)),
             made.scheduler,
             self.configuration.eta,
+            self.configuration.doubt,
         )
         return stage, {"refiner": refiner}
 
