@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from progidiff.cli.ids import listed
 from progidiff.evaluation import evaluate
 from progidiff.evaluation.records import CaseRecord
 from progidiff.pipelines.doubt import doubted
 from progidiff.segmenter import OrganCrop, Segmenter
-from progidiff.training.cases import find_cases
+from progidiff.training.cases import measurable_cases
 
 _DOUBT = 1.0  # logits
 
@@ -106,15 +107,14 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--cases", required=True, help="case ids joined by commas")
+    parser.add_argument("--cases", required=True, help="case ids joined by commas, or a file")
     parser.add_argument("--organs", default="", help="organ ids joined by commas; all that are annotated")
     parser.add_argument("--proposals", type=int, default=3)
     parser.add_argument("--only", nargs="+", default=list(CHOICES), choices=list(CHOICES))
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    wanted = set(options.cases.split(","))
-    cases = [case for case in find_cases(options.data) if case.id in wanted]
+    cases = measurable_cases([options.data], listed(options.cases))
     lines = [
         "| | one proposal | consensus | best | alike (pairwise Dice) | seconds an organ |",
         "| --- | --- | --- | --- | --- | --- |",

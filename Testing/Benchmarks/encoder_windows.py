@@ -22,7 +22,7 @@ from progidiff.pipelines.locate import box_of, crop_around, slice_distance
 from progidiff.pipelines.precision import autocast
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.prompts import Organ, organ_table
-from progidiff.training.cases import labelled_cases
+from progidiff.training.cases import measurable_cases
 from progidiff.volumes import Volume, normalise, resample
 from progidiff.volumes.resample import covering_axial_grid
 from torch.nn import functional as F
@@ -70,23 +70,20 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", required=True, metavar="NAME=FOLDER")
     parser.add_argument("--cases", required=True, help="case ids joined by commas, or a file")
     options = parser.parse_args()
-    wanted = listed(options.cases)
-    cases = {case.id: case for case in labelled_cases([options.data]) if case.has_image}
-    if unknown := sorted(set(wanted) - set(cases)):
-        parser.error(f"there is no labelled case {', '.join(unknown)}")
+    cases = measurable_cases([options.data], listed(options.cases))
     names = dict(entry.partition("=")[::2] for entry in options.encoders)
     encoders = {name: ImageEncoder.from_pretrained(folder).eval() for name, folder in names.items()}
     organs = organ_table().organs
-    dice = {name: np.full((len(wanted), len(organs)), np.nan) for name in encoders}
-    for row, case_id in enumerate(wanted):
-        image, label = cases[case_id].load()
+    dice = {name: np.full((len(cases), len(organs)), np.nan) for name in encoders}
+    for row, case in enumerate(cases):
+        image, label = case.load()
         distance = slice_distance(float(image.spacing[image.grid.superior_axis]))
         label = resample(label, covering_axial_grid(image.grid, (1.0, 1.0, distance)), order=0)
         image = normalise(image)
         for column, organ in enumerate(organs):
             for name, encoder in encoders.items():
                 dice[name][row, column] = organ_dice(encoder, image, label, organ)
-        print(case_id, flush=True)
+        print(case.id, flush=True)
     print(table(dice))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from progidiff.cli.ids import listed
 from progidiff.prompts import organ_table, parse_prompt
 from progidiff.segmenter import Segmenter, to_proposal
-from progidiff.training.cases import labelled_cases
+from progidiff.training.cases import measurable_cases
 from progidiff.volumes import Volume, write_volume
 
 
@@ -52,14 +52,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    cases = {case.id: case for case in labelled_cases([options.data]) if case.has_image}
-    if unknown := sorted(set(listed(options.cases)) - set(cases)):
-        parser.error(f"there is no labelled case {', '.join(unknown)}")
+    cases = measurable_cases([options.data], listed(options.cases))
     options.output.mkdir(parents=True, exist_ok=True)
     segmenter = Segmenter.load(options.model, options.device)
-    for case_id in listed(options.cases):
-        write_volume(label_map(segmenter, cases[case_id].load_image()), options.output / f"{case_id}.nii.gz")
-        print(case_id, flush=True)
+    for case in cases:
+        write_volume(label_map(segmenter, case.load_image()), options.output / f"{case.id}.nii.gz")
+        print(case.id, flush=True)
 
 
 if __name__ == "__main__":

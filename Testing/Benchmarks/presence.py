@@ -22,7 +22,7 @@ from progidiff.cli.ids import listed
 from progidiff.pipelines.locate import OrganBox, canonical_mm, locate
 from progidiff.prompts import Organ, organ_table
 from progidiff.segmenter import PreparedVolume, Segmenter
-from progidiff.training.cases import labelled_cases
+from progidiff.training.cases import measurable_cases
 from progidiff.volumes import Volume
 from progidiff.volumes.resample import crop_grid
 
@@ -145,15 +145,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="keeps every single look")
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
-    wanted = listed(options.cases)
-    cases = {case.id: case for case in labelled_cases([options.data]) if case.has_image}
-    if unknown := sorted(set(wanted) - set(cases)):
-        parser.error(f"there is no labelled case {', '.join(unknown)}")
+    cases = measurable_cases([options.data], listed(options.cases))
     segmenter = Segmenter.load(options.model, options.device)
     made: list[Look] = []
-    for case_id in wanted:
-        made += looks(segmenter, case_id, *cases[case_id].load())
-        print(case_id, flush=True)
+    for case in cases:
+        made += looks(segmenter, case.id, *case.load())
+        print(case.id, flush=True)
     print(table(made))
     if options.json:
         options.json.write_text(json.dumps([vars(look) for look in made]))

@@ -24,7 +24,7 @@ from progidiff.cli.main import main as progidiff
 from progidiff.cli.main import report
 from progidiff.errors import CasesError, ProGiDiffError
 from progidiff.training.case import Case
-from progidiff.training.cases import labelled_cases
+from progidiff.training.cases import measurable_cases
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,11 +72,10 @@ def predict(options: argparse.Namespace) -> None:
 def chosen_cases(options: argparse.Namespace) -> list[Case]:
     """The labelled cases that were named, or those that the run kept aside."""
     record = json.loads((options.output / "training_data.json").read_text(encoding="utf-8"))
-    wanted = set(listed(options.cases) or record["kept_aside"])
-    cases = [case for case in labelled_cases(options.data) if case.has_image and case.id in wanted]
-    if not cases:
+    wanted = listed(options.cases) or record["kept_aside"]
+    if not wanted:
         raise CasesError("There is no case to predict.", "Give --fold, --exclude or --cases.")
-    return cases
+    return measurable_cases(options.data, wanted)
 
 
 if __name__ == "__main__":

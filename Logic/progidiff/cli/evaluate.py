@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from progidiff.evaluation.evaluate import EvaluationCase
     from progidiff.evaluation.records import CaseRecord, Json
     from progidiff.segmenter import Segmenter
-    from progidiff.training.case import Case
 
 SUMMARY = "measure a model on labelled cases and write a report"
 _FIRST_PHANTOM = 900_000
@@ -84,6 +83,7 @@ def run(options: argparse.Namespace) -> int:
     from progidiff.evaluation import write_report
     from progidiff.evaluation.learnt import learnt_cases
     from progidiff.evaluation.records import read_report
+    from progidiff.training.cases import measurable_cases
 
     _check_options(options)
     check_output(options.output)
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"Not measured: {case}: {reason}")
     _require_figures(records)
     taught = set() if options.predictions else learnt_cases(options.model)
-    names = {case.id: case.known_as for case in _labelled(options)} if taught else {}
+    names = {case.id: case.known_as for case in measurable_cases(options.data)} if taught else {}
     learnt = {r.case for r in evaluation.records if names.get(r.case, {r.case}) & taught}
     learnt.update(case for fold in joined for case in fold.get("learnt_from", []))
     report = write_report(
@@ -155,26 +155,12 @@ def _model(options: argparse.Namespace) -> Segmenter | LabelMapPredictor:
     return load_segmenter(options.model, options.device, options.adapter)
 
 
-def _labelled(options: argparse.Namespace) -> list[Case]:
-    """The labelled cases of the data folders that have an image."""
-    from progidiff.training.cases import labelled_cases
-
-    return [case for case in labelled_cases(options.data) if case.has_image]
-
-
 def _cases(options: argparse.Namespace) -> list[EvaluationCase]:
     """The labelled cases of the data folders that were asked for, then the phantoms."""
     from progidiff.evaluation import PhantomCase
+    from progidiff.training.cases import measurable_cases
 
-    found = _labelled(options)
-    wanted = set(listed(options.cases))
-    unknown = sorted(wanted.difference(*(case.known_as for case in found)))
-    if unknown:
-        raise CasesError(
-            f"There is no labelled case {', '.join(unknown)} in the data.",
-            "Check the ids given with --cases.",
-        )
-    chosen = [case for case in found if not wanted or case.known_as & wanted][: options.max_cases]
+    chosen = measurable_cases(options.data, listed(options.cases))[: options.max_cases]
     seeds = range(_FIRST_PHANTOM, _FIRST_PHANTOM + options.phantoms)
     return [*chosen, *(PhantomCase(s, "CT") for s in seeds), *(PhantomCase(s, "MR") for s in seeds)]
 

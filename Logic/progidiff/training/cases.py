@@ -91,6 +91,24 @@ def labelled_cases(folders: Sequence[Path]) -> list[Case]:
     return sorted(cases, key=lambda case: case.id)
 
 
+def measurable_cases(folders: Sequence[Path], ids: Sequence[str] = ()) -> list[Case]:
+    """The labelled cases that have an image, or those of them that `ids` names.
+
+    Args:
+        folders: see `labelled_cases`.
+        ids: what cases are `known_as`; none means all.
+
+    Raises:
+        CasesError: as of `labelled_cases`, or an id is that of no such case.
+    """
+    found, wanted = [case for case in labelled_cases(folders) if case.has_image], set(ids)
+    if unknown := sorted(wanted.difference(*(case.known_as for case in found))):
+        raise CasesError(
+            f"There is no labelled case {', '.join(unknown)} in the data.", "Check the ids of the cases."
+        )
+    return [case for case in found if not wanted or case.known_as & wanted]
+
+
 def _walk(folder: Path, labels: Mapping[int, str]) -> Iterable[tuple[Path, Case]]:
     """Cases with the folder each was found in."""
     if (folder / "dataset.json").is_file():
