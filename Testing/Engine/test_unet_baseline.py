@@ -156,6 +156,12 @@ def test_budget_is_that_of_all_stages() -> None:
     )
 
 
+def test_it_learns_as_the_image_encoder_does() -> None:
+    embedded = read_configuration("embedded")
+    own, seeing = baseline_schedule(embedded, UNetSize(batch=6)), embedded.stages["encoder"]
+    assert (own.optimizer, own.learning_rate, own.batch) == (seeing.optimizer, seeing.learning_rate, 6)
+
+
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     network, image = tiny_unet(), torch.randn(1, 3, 48, 48)
     place = tmp_path / "unet" / "parts" / "unet_baseline"

@@ -34,6 +34,8 @@ _SURE = 12.0  # logit of the organ a wording names, over the others
 class ControlStage(Stage):
     """The denoising loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
 
+    Masks are decoded of the noisiest crops of a batch alone: sampling starts there.
+
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
         train_encoder: False keeps the image encoder as the encoder stage left it.
@@ -91,21 +93,25 @@ class ControlStage(Stage):
         seen = doubted_crops(features, crops.pixel_mm, self.doubt)
         condition = self.encoder.condition(seen, words)
         output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
-        predicted = clean_from_output(self.scheduler, noisy, output, timesteps)
-        decoded = mask_logits_from_latents(self.vae, predicted if self.mask_losses else predicted.detach())
-        detail = self.encoder.refinable(seen, words)
-        refined = self.refiner(decoded, detail if self.mask_losses else detail.detach(), words)
         evidence = self.encoder.evidence(features, words)
         weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)
         losses = {
             "latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
-            "refined": 0.5 * mask_loss(refined, crops.mask),
             "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known, weight),
         }
-        if self.mask_losses:
-            losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask)
         if evidence is not None:
             losses["evidence"] = 0.3 * mask_loss(evidence_logits(evidence), crops.mask)
+        # With little noise left the noisy mask gives the answer away, and decoding is a quarter of a step.
+        late = timesteps == timesteps.max()
+        predicted = clean_from_output(self.scheduler, noisy, output, timesteps)[late]
+        detail = self.encoder.refinable(seen, words)[late]
+        if not self.mask_losses:
+            predicted, detail = predicted.detach(), detail.detach()
+        decoded = mask_logits_from_latents(self.vae, predicted)
+        refined = self.refiner(decoded, detail, words[late])
+        losses["refined"] = 0.5 * mask_loss(refined, crops.mask[late])
+        if self.mask_losses:
+            losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask[late])
         return losses
 
 

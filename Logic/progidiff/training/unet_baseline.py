@@ -35,7 +35,6 @@ STAGE = "unet"
 PART = "unet_baseline"
 _WINDOW_MM = 384.0  # holds the organs of large patients; a window of 192 pixels then has pixels of 2 mm
 _ANYWHERE = 0.2  # share of slices drawn from the whole volume: chest and pelvis must be seen to stay empty
-_LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -198,10 +197,10 @@ class UNetRun(TrainingRun):
 
 
 def baseline_schedule(configuration: Configuration, size: UNetSize) -> Schedule:
-    """The control stage's, with the time of all stages."""
-    minutes = sum(schedule.max_minutes for schedule in configuration.stages.values())
-    control = configuration.stages["control"]
-    return replace(control, batch=size.batch, learning_rate=_LEARNING_RATE, max_minutes=minutes)
+    """That of the stage that learns to see, as the baseline does, with the time of all stages."""
+    stages = configuration.stages
+    minutes = sum(schedule.max_minutes for schedule in stages.values())
+    return replace(stages.get("encoder", stages["control"]), batch=size.batch, max_minutes=minutes)
 
 
 def load_unet(run: Path) -> OrganUNet:
