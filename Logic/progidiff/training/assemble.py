@@ -14,7 +14,6 @@ from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 
 from progidiff.errors import ModelError, OutputError, UsageError
-from progidiff.model_list import weights_hash
 from progidiff.pipelines.model_folder import check_model_folder
 from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
 from progidiff.prompts import organ_table
@@ -22,7 +21,7 @@ from progidiff.resources import resources_folder
 from progidiff.training.configuration import STAGES, Configuration, load_configuration
 from progidiff.training.parts import load_part
 from progidiff.training.run import stage_summary
-from progidiff.training.stages import load_generator, stage_folder
+from progidiff.training.stages import load_generator, require_same_ground, stage_folder
 
 Json = dict[str, Any]
 
@@ -55,7 +54,8 @@ def assemble(
     summaries = _summaries(run, configuration, unfrozen)
     measured = _read_report(report)
     pipeline = load_pipeline(run, configuration, unfrozen=unfrozen, allow_download=allow_download)
-    _check_order(run, summaries, unfrozen)
+    for summary in summaries:
+        require_same_ground(run, summary, unfrozen)
     data = json.loads((run / "training_data.json").read_text(encoding="utf-8"))
     data.pop("made_from", None)  # of this computer's files
     data["stages"] = summaries
@@ -178,17 +178,6 @@ def _summaries(run: Path, configuration: Configuration, unfrozen: bool) -> list[
             raise UsageError(f"The stage {stage} of {run} has not ended.", f"First: train {stage}.")
         summaries.append(summary)
     return summaries
-
-
-def _check_order(run: Path, summaries: list[Json], unfrozen: bool) -> None:
-    """What a stage was built on must be what is there now."""
-    for summary in summaries:
-        for name, then in summary["built_on"].items():
-            if weights_hash(stage_folder(run, name, unfrozen) / "parts") != then:
-                raise UsageError(
-                    f"{name} was trained again after {summary['stage']}, which does not fit it any more.",
-                    f"Train {summary['stage']} again with --fresh.",
-                )
 
 
 def _read_report(folder: Path | None) -> Json | None:

@@ -48,7 +48,7 @@ from progidiff.training.safeguards import (
     write_kept_aside,
     writing,
 )
-from progidiff.training.stages import LOOKED_AT, StageBuilder, stage_folder
+from progidiff.training.stages import LOOKED_AT, StageBuilder, require_same_ground, stage_folder
 
 OnProgress = Callable[[str, Report], None]
 """Called about once a second with the stage's name and where it stands."""
@@ -286,12 +286,18 @@ class TrainingRun:
         )
 
     def _built_on(self, stage: str) -> dict[str, str]:
-        """Hashes of the parts of earlier stages that this one is trained with; of those that have ended."""
-        return {
-            name: weights_hash(self.stage_folder(name) / "parts")
-            for name in LOOKED_AT[stage]
-            if name in self.stages and stage_summary(self.stage_folder(name))
-        }
+        """Hashes of the parts of earlier stages that this one is trained with; of those that have ended.
+
+        Raises:
+            UsageError: they do not fit each other.
+        """
+        hashes = {}
+        for name in (name for name in LOOKED_AT[stage] if name in self.stages):
+            summary = stage_summary(self.stage_folder(name))
+            if summary is not None:
+                require_same_ground(self.folder, summary, self.unfrozen)
+                hashes[name] = weights_hash(self.stage_folder(name) / "parts")
+        return hashes
 
     def _tell(self, stage: str) -> Callable[[Report], None]:
         def tell(report: Report) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from progidiff.errors import CasesError, UsageError
+from progidiff.model_list import weights_hash
 from progidiff.pipelines.progidiff.diffusion import make_scheduler
 from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
 from progidiff.pipelines.votes import expect
@@ -214,6 +215,25 @@ def with_organs(cases: list[PackedCase]) -> list[PackedCase]:
 def stage_folder(run: Path, stage: str, unfrozen: bool = False) -> Path:
     """Folder of a stage; what follows from an unfrozen generator lies beside the frozen, to compare them."""
     return run / (f"{stage}_unfrozen" if unfrozen and stage in ("control", "refiner") else stage)
+
+
+def require_same_ground(run: Path, summary: Mapping[str, Any], unfrozen: bool = False) -> None:
+    """Refuses an ended stage if one that it was built on has been trained again since.
+
+    Args:
+        run: the run's folder.
+        summary: of the ended stage.
+        unfrozen: see `stage_folder`.
+
+    Raises:
+        UsageError: it does not fit any more.
+    """
+    for name, then in summary["built_on"].items():
+        if weights_hash(stage_folder(run, name, unfrozen) / "parts") != then:
+            raise UsageError(
+                f"{name} was trained again after {summary['stage']}, which does not fit it any more.",
+                f"Train {summary['stage']} again with --fresh.",
+            )
 
 
 def load_generator(run: Path, configuration: Configuration, allow_download: bool = False) -> Generator:
