@@ -71,6 +71,8 @@ WRONG = [
     ({"prediction": "noise"}, "prediction"),
     ({"prediction": "epsilon"}, "v_prediction or sample"),
     ({"mask_losses": 1}, "mask_losses"),
+    ({"doubt": -0.5}, "doubt"),
+    ({"train_encoder": 0}, "train_encoder"),
     ({"base": "somewhere"}, "autoencoder"),
     ({"stages": {}}, "autoencoder"),
     ({"stages": {"cooking": {"steps": 1, "batch": 1, "learning_rate": 1}}}, "cooking"),
@@ -93,6 +95,14 @@ def test_mistakes_are_named(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words) as caught:
         Configuration.from_json(plain(**changes))
     assert caught.value.remedy and caught.value.exit_code == 2
+
+
+def test_an_encoder_learns_somewhere() -> None:
+    alone = {n: s for n, s in plain()["stages"].items() if n != "encoder"}
+    assert Configuration.from_json(plain(stages=alone)).train_encoder
+    with pytest.raises(UsageError, match="set train_encoder"):
+        Configuration.from_json(plain(stages=alone, train_encoder=False))
+    assert "encoder" in plain()["stages"], "or this would test nothing"
 
 
 def test_frozen_v_prediction_needs_a_stage_that_teaches_it() -> None:

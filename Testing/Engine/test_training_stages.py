@@ -20,7 +20,7 @@ from progidiff.training.loop import Stage
 from progidiff.training.losses import batch_dice_loss, mask_loss, organ_loss
 from progidiff.training.refine import RefinerStage
 from progidiff.training.slice_data import OrganSlices
-from tiny_models import CONTROL, DETAIL, tiny_encoder, tiny_locator, tiny_tokenizer
+from tiny_models import CONTROL, DETAIL, give_weight_to_zeros, tiny_encoder, tiny_locator, tiny_tokenizer
 from torch import nn
 from training_samples import packed
 
@@ -197,6 +197,17 @@ def test_without_mask_losses_only_the_latents_teach_the_drawing() -> None:
         stage(4, np.random.default_rng(0))["refined"].backward()
         assert learns(stage.refiner)
         assert learns(stage.controlnet) == learns(stage.encoder) == mask_losses
+
+
+def test_an_encoder_that_has_learnt_keeps_what_it_sees() -> None:
+    """Only its projection to the ControlNet learns, which the encoder stage does not teach."""
+    stage = control_stage(train_encoder=False)
+    for part in (stage.controlnet, stage.refiner):
+        give_weight_to_zeros(part)  # zeros would hide gradients
+    assert set(step(stage)) == {"latents", "decoded", "refined"}
+    taught = {name for name, p in stage.encoder.named_parameters() if p.grad is not None}
+    assert taught == {"to_control.weight", "to_control.bias"} and learns(stage.encoder.to_control)
+    assert learns(stage.controlnet) and learns(stage.refiner)
 
 
 def test_control_stage_with_the_generator_unfrozen() -> None:

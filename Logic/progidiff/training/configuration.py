@@ -75,6 +75,8 @@ class Configuration:
         base: folder or hub id of a Stable Diffusion to build on; "" trains a generator of its own.
         prediction: what the generator predicts: "v_prediction" or "sample" (x0) on a schedule that ends in
             pure noise, or "epsilon" on the base's own schedule. A frozen base keeps what it was trained with.
+        train_encoder: whether the image encoder goes on learning in the control stage, which easily spoils
+            what it has learnt in a stage of its own.
         mask_losses: whether what the control stage draws is also judged by the masks that it decodes to.
         doubt: most by which the organ head is doubted while the model learns to draw, in logits.
         generator: sizes of the own generator; of these a base uses the crop only.
@@ -92,6 +94,7 @@ class Configuration:
     notes: tuple[str, ...] = ()
     base: str = ""
     prediction: str = "v_prediction"
+    train_encoder: bool = True
     mask_losses: bool = True
     doubt: float = 0.0
     generator: GeneratorSize = field(default_factory=GeneratorSize)
@@ -258,6 +261,10 @@ def _check(configuration: Configuration, source: str) -> None:
     require(configuration.crop % 32 == 0 and configuration.crop > 0, "crop must be a multiple of 32")
     predictions = ("v_prediction", "sample", "epsilon")
     require(configuration.prediction in predictions, f"prediction is one of {', '.join(predictions)}")
+    require(
+        configuration.train_encoder or "encoder" in stages,
+        "an image encoder without a stage of its own has to learn in the control stage: set train_encoder",
+    )
     require(configuration.doubt >= 0, "doubt must not be negative")
     for name, schedule in stages.items():
         require(

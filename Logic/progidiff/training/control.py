@@ -18,7 +18,7 @@ from progidiff.pipelines.progidiff.diffusion import (
     mask_logits_from_latents,
     training_target,
 )
-from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
+from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatures
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
 from progidiff.training.doubting import doubted_crops
@@ -38,7 +38,8 @@ class ControlStage(Stage):
 
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
-        train_encoder: False keeps the image encoder as the encoder stage left it.
+        train_encoder: False keeps the image encoder as the encoder stage left it, but for the projection to
+            the ControlNet, which that stage does not teach.
         mask_losses: False judges what is drawn by its latents alone; the refiner still learns from the masks
             that they decode to, and the encoder by its own losses.
         doubt: most by which the organ head's opinion is doubted before anything is drawn from it, see
@@ -70,7 +71,9 @@ class ControlStage(Stage):
         self.class_weight = class_weight
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
-        self.encoder = encoder if train_encoder else freeze(encoder)
+        self.encoder, self.train_encoder = encoder, train_encoder
+        if not train_encoder:
+            freeze(encoder).to_control.requires_grad_(True)
         self.controlnet, self.refiner = controlnet, refiner
         self.mask_losses, self.doubt = mask_losses, doubt
         self.slices, self.captions, self.scheduler = slices, Captions(), scheduler or make_scheduler()
@@ -93,14 +96,9 @@ class ControlStage(Stage):
         seen = doubted_crops(features, crops.pixel_mm, self.doubt)
         condition = self.encoder.condition(seen, words)
         output = steered_output(self.unet, self.controlnet, noisy, timesteps, text, condition)
-        evidence = self.encoder.evidence(features, words)
-        weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)
-        losses = {
-            "latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps)),
-            "organs": 0.3 * organ_loss(features.organs, crops.label, crops.known, weight),
-        }
-        if evidence is not None:
-            losses["evidence"] = 0.3 * mask_loss(evidence_logits(evidence), crops.mask)
+        losses = {"latents": F.mse_loss(output, training_target(self.scheduler, clean, noise, timesteps))}
+        if self.train_encoder:
+            losses.update(self._seeing_losses(features, crops, words))
         # With little noise left the noisy mask gives the answer away, and decoding is a quarter of a step.
         late = timesteps == timesteps.max()
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)[late]
@@ -112,6 +110,15 @@ class ControlStage(Stage):
         losses["refined"] = 0.5 * mask_loss(refined, crops.mask[late])
         if self.mask_losses:
             losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask[late])
+        return losses
+
+    def _seeing_losses(self, features: ImageFeatures, crops: SliceBatch, words: Tensor) -> Losses:
+        """What the encoder's own heads missed, so that it does not forget while it learns to steer."""
+        weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)
+        losses = {"organs": 0.3 * organ_loss(features.organs, crops.label, crops.known, weight)}
+        evidence = self.encoder.evidence(features, words)
+        if evidence is not None:
+            losses["evidence"] = 0.3 * mask_loss(evidence_logits(evidence), crops.mask)
         return losses
 
 

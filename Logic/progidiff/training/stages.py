@@ -137,6 +137,7 @@ class StageBuilder:
             refiner,
             self._slices(cases),
             train_generator=self.unfrozen,
+            train_encoder=self.configuration.train_encoder,
             mask_losses=self.configuration.mask_losses,
             doubt=self.configuration.doubt,
             scheduler=made.scheduler,
