@@ -28,13 +28,14 @@ from progidiff.training.losses import mask_loss, organ_loss
 from progidiff.training.slice_data import OrganSlices, SliceBatch
 from progidiff.training.timesteps import random_timesteps
 
+_DECODED = 0.4  # share of a batch, the noisiest, whose masks are decoded: as many as begin at pure noise
 _SURE = 12.0  # logit of the organ a wording names, over the others
 
 
 class ControlStage(Stage):
     """The denoising loss on the latents, mask losses on what they decode to, and the auxiliary organ loss.
 
-    Masks are decoded of the noisiest crops of a batch alone: sampling starts there.
+    Masks are decoded of the noisiest two in five crops of a batch alone: sampling starts there.
 
     Args:
         train_generator: True also trains the UNet, for the comparison of frozen with unfrozen.
@@ -100,7 +101,7 @@ class ControlStage(Stage):
         if self.train_encoder:
             losses.update(self._seeing_losses(features, crops, words))
         # With little noise left the noisy mask gives the answer away, and decoding is a quarter of a step.
-        late = timesteps == timesteps.max()
+        late = timesteps.topk(max(1, round(len(timesteps) * _DECODED))).indices
         predicted = clean_from_output(self.scheduler, noisy, output, timesteps)[late]
         detail = self.encoder.refinable(seen, words)[late]
         if not self.mask_losses:
