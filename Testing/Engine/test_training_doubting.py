@@ -16,7 +16,7 @@ from progidiff.training.doubting import doubted_crops
 from progidiff.training.refine import RefinerStage
 from progidiff.training.slice_data import OrganSlices
 from tiny_models import CONTROL, DETAIL, give_weight_to_zeros, tiny_tokenizer
-from training_samples import packed
+from training_samples import packed, refiner_after
 
 PIXELS = torch.tensor([0.8, 1.2, 1.6, 2.0])
 
@@ -49,20 +49,7 @@ def control_stage(doubt: float) -> ControlStage:
 
 
 def refiner_stage(doubt: float) -> RefinerStage:
-    control = control_stage(0.0)
-    return RefinerStage(
-        control.vae,
-        control.unet,
-        control.text_encoder,
-        control.tokenizer,
-        control.controlnet,
-        control.encoder,
-        control.refiner,
-        control.slices,
-        control.scheduler,
-        0.9,
-        doubt,
-    )
+    return refiner_after(control_stage(0.0), doubt)
 
 
 def losses(stage: ControlStage | RefinerStage) -> dict[str, float]:

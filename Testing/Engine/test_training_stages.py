@@ -22,7 +22,7 @@ from progidiff.training.refine import RefinerStage
 from progidiff.training.slice_data import OrganSlices
 from tiny_models import CONTROL, DETAIL, give_weight_to_zeros, tiny_encoder, tiny_locator, tiny_tokenizer
 from torch import nn
-from training_samples import packed
+from training_samples import packed, refiner_after
 
 
 def slices(count: int = 3) -> OrganSlices:
@@ -59,19 +59,7 @@ def control_stage(**options: object) -> ControlStage:
 
 
 def refiner_stage() -> RefinerStage:
-    control = control_stage()
-    return RefinerStage(
-        control.vae,
-        control.unet,
-        control.text_encoder,
-        control.tokenizer,
-        control.controlnet,
-        control.encoder,
-        control.refiner,
-        slices(),
-        control.scheduler,
-        0.9,
-    )
+    return refiner_after(control_stage())
 
 
 def test_refiner_stage_trains_the_refiner_alone() -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from progidiff.prompts import organ_table
 from progidiff.training.case_store import PackedCase, pack_case
 from progidiff.training.configuration import Configuration, Phantoms, read_configuration
+from progidiff.training.control import ControlStage
 from progidiff.training.phantom import make_phantom
+from progidiff.training.refine import RefinerStage
 from progidiff.volumes import Volume, normalise, write_volume
 
 SHAPE, SPACING = (48, 48, 12), (7.2, 7.2, 16.0)
@@ -26,6 +28,23 @@ def packed(seed: int = 0) -> PackedCase:
     image, label = phantom(seed)
     organs = tuple(organ.label for organ in organ_table().organs)
     return pack_case(f"case_{seed}", normalise(image).array, label, organs, "CT")
+
+
+def refiner_after(control: ControlStage, doubt: float = 0.0) -> RefinerStage:
+    """The stage that follows, on the same parts and slices."""
+    return RefinerStage(
+        control.vae,
+        control.unet,
+        control.text_encoder,
+        control.tokenizer,
+        control.controlnet,
+        control.encoder,
+        control.refiner,
+        control.slices,
+        control.scheduler,
+        0.9,
+        doubt,
+    )
 
 
 def configuration(steps: int = 2, **changes: object) -> Configuration:
