@@ -13,8 +13,11 @@ from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder
 from progidiff.pipelines.votes import ScaleVotes, expect
 from progidiff.training.case_store import PackedCase
-from progidiff.training.class_balance import class_shares, rarity_weights
+from progidiff.training.class_balance import begin_balanced, class_shares, rarity_weights, taught_weight
+from progidiff.training.drawing import drawing_stage, seeing_stage
 from progidiff.training.stages import StageBuilder
+from textdiffseg_samples import tiny_pipeline as tiny_textdiffseg
+from tiny_models import tiny_pipeline
 from torch import Tensor, nn
 from training_samples import configuration, packed
 
@@ -171,5 +174,36 @@ def test_a_run_begins_with_the_shares_of_its_cases(tmp_path, stage: str) -> None
     head = network.head if stage == "locator" else network.to_organs
     prior = head.bias.detach().view(14, -1)[:, 0]
     assert torch.allclose(prior.exp(), shares.clamp(min=1e-4), rtol=1e-4)
-    assert torch.equal(module.class_weight, rarity_weights(shares))
+    weight = module.class_weight if stage == "locator" else taught_weight(network)
+    assert torch.equal(weight, rarity_weights(shares))
     assert network.scale_votes is not None
+
+
+@pytest.mark.parametrize("kind", [ImageEncoder, VolumeEncoder])
+def test_a_saved_encoder_is_taught_on_with_the_weights_it_began_with(tmp_path, kind: type) -> None:
+    """Few-shot teaching sees other cases, in which other organs are rare."""
+    encoder, one_organ = kind(), replace(packed(), organs=(1,))
+    assert taught_weight(encoder) is None
+    begin_balanced(encoder, [packed()])
+    began = taught_weight(encoder)
+    encoder.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path, local_files_only=True)
+    assert torch.equal(taught_weight(loaded), began)
+    assert not torch.allclose(began, rarity_weights(class_shares([one_organ], 13)))
+
+
+@pytest.mark.parametrize("make", [tiny_pipeline, tiny_textdiffseg])
+@pytest.mark.parametrize("teach", [seeing_stage, drawing_stage])
+def test_teaching_counts_voxels_as_the_encoder_notes(make, teach) -> None:
+    """With all weight on background, what the head makes of organs does not count."""
+    pipeline = make()
+    encoder = pipeline.image_encoder
+    stage = teach(pipeline, [packed()], 0.0)
+
+    def loss(weight: tuple[float, ...] | None) -> float:
+        encoder.register_to_config(class_weight=weight)
+        torch.manual_seed(0)
+        return stage(2, np.random.default_rng(0))["organs"].item()
+
+    alike, background, organs = loss((1.0,) * 14), loss((1.0, *[0.0] * 13)), loss((0.0, *[1.0] * 13))
+    assert min(background, organs) < alike < max(background, organs)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from progidiff.pipelines.votes import expect
 from progidiff.training.case_store import PackedCase
+
+if TYPE_CHECKING:
+    from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
+    from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder
 
 _LEAST_SHARE = 1e-5
 _MOST_CASES = 100  # an estimate is enough: cases lie on disk, and reading all through would take minutes
@@ -50,3 +56,20 @@ def rarity_weights(shares: Tensor) -> Tensor:
         (classes,) weights; only their ratios count, since the cross-entropy is a weighted mean.
     """
     return shares.clamp(min=_LEAST_SHARE) ** -_RARITY
+
+
+def begin_balanced(encoder: ImageEncoder | VolumeEncoder, cases: Sequence[PackedCase]) -> None:
+    """Let an untrained image encoder answer with how often each class occurs, and note what voxels count.
+
+    The weights are noted in its configuration because whatever teaches it later, also on a user's few cases,
+    must count alike: otherwise it would first of all unlearn them.
+    """
+    shares = class_shares(cases, encoder.config.organs)
+    expect(encoder.to_organs, shares)
+    encoder.register_to_config(class_weight=tuple(rarity_weights(shares).tolist()))
+
+
+def taught_weight(encoder: ImageEncoder | VolumeEncoder) -> Tensor | None:
+    """The (1 + organs,) weights that an image encoder is taught with; None where none are noted."""
+    noted = encoder.config.class_weight
+    return None if noted is None else torch.tensor(noted, device=encoder.device)

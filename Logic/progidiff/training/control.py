@@ -21,6 +21,7 @@ from progidiff.pipelines.progidiff.diffusion import (
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder, ImageFeatures
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
 from progidiff.pipelines.progidiff.text import encode_text, freeze, pooled
+from progidiff.training.class_balance import taught_weight
 from progidiff.training.doubting import doubted_crops
 from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
@@ -46,8 +47,6 @@ class ControlStage(Stage):
         doubt: most by which the organ head's opinion is doubted before anything is drawn from it, see
             `doubted_crops`; what the head itself has to learn stays undoubted.
         scheduler: of a generator that was trained elsewhere; by default the embedded model's.
-        class_weight: (1 + organs,) weights of the organ loss, those that the encoder stage learnt with; by
-            default all classes count alike.
     """
 
     def __init__(
@@ -66,10 +65,8 @@ class ControlStage(Stage):
         mask_losses: bool = True,
         doubt: float = 0.0,
         scheduler: DDIMScheduler | None = None,
-        class_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.class_weight = class_weight
         self.vae, self.text_encoder, self.tokenizer = freeze(vae), freeze(text_encoder), tokenizer
         self.unet = unet if train_generator else freeze(unet)
         self.encoder, self.train_encoder = encoder, train_encoder
@@ -115,8 +112,8 @@ class ControlStage(Stage):
 
     def _seeing_losses(self, features: ImageFeatures, crops: SliceBatch, words: Tensor) -> Losses:
         """What the encoder's own heads missed, so that it does not forget while it learns to steer."""
-        weight = None if self.class_weight is None else self.class_weight.to(features.organs.device)
-        losses = {"organs": 0.3 * organ_loss(features.organs, crops.label, crops.known, weight)}
+        missed = organ_loss(features.organs, crops.label, crops.known, taught_weight(self.encoder))
+        losses = {"organs": 0.3 * missed}
         evidence = self.encoder.evidence(features, words)
         if evidence is not None:
             losses["evidence"] = 0.3 * mask_loss(evidence_logits(evidence), crops.mask)

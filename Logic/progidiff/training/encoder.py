@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from progidiff.pipelines.progidiff.image_encoder import ImageEncoder
 from progidiff.pipelines.textdiffseg.image_encoder import VolumeEncoder, VolumeFeatures
+from progidiff.training.class_balance import taught_weight
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import organ_loss
 from progidiff.training.slice_data import OrganSlices
@@ -19,44 +20,34 @@ class EncoderStage(Stage):
     """ProGiDiff's stage two: cross-entropy and batch Dice over all organs of the crop.
 
     Args:
-        encoder: to be trained.
+        encoder: to be trained; where it notes no weights of the classes, background counts less than organs.
         slices: what it learns from.
-        class_weight: (1 + organs,) weights of the cross-entropy; by default all organs count alike
-            and background less.
     """
 
-    def __init__(
-        self, encoder: ImageEncoder, slices: OrganSlices, class_weight: Tensor | None = None
-    ) -> None:
+    def __init__(self, encoder: ImageEncoder, slices: OrganSlices) -> None:
         super().__init__()
         self.encoder, self.slices = encoder, slices
-        self.class_weight = (
-            torch.tensor([0.6] + [1.0] * slices.organs) if class_weight is None else class_weight
-        )
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
-        crops = self.slices.batch(batch, rng).to(next(self.encoder.parameters()).device)
+        crops = self.slices.batch(batch, rng).to(self.encoder.device)
         features = self.encoder(crops.image, crops.pixel_mm)
-        return {
-            "organs": organ_loss(
-                features.organs, crops.label, crops.known, self.class_weight.to(features.organs.device)
-            )
-        }
+        weight = taught_weight(self.encoder)
+        if weight is None:
+            weight = torch.tensor([0.6] + [1.0] * self.slices.organs, device=self.encoder.device)
+        return {"organs": organ_loss(features.organs, crops.label, crops.known, weight)}
 
 
 class VolumeEncoderStage(Stage):
     """The same for TextDiffSeg's 3D image encoder, before the joint training."""
 
-    def __init__(
-        self, encoder: VolumeEncoder, volumes: OrganVolumes, class_weight: Tensor | None = None
-    ) -> None:
+    def __init__(self, encoder: VolumeEncoder, volumes: OrganVolumes) -> None:
         super().__init__()
-        self.encoder, self.volumes, self.class_weight = encoder, volumes, class_weight
+        self.encoder, self.volumes = encoder, volumes
 
     def forward(self, batch: int, rng: np.random.Generator) -> Losses:
         pieces = self.volumes.batch(batch, rng).to(next(self.encoder.parameters()).device)
         features = self.encoder(pieces.image, pieces.pixel_mm)
-        return seeing_losses(features, self.volumes, pieces, self.class_weight)
+        return seeing_losses(features, self.volumes, pieces, taught_weight(self.encoder))
 
 
 def seeing_losses(
@@ -89,6 +80,4 @@ def lesion_loss(logits: Tensor, pieces: VolumeBatch) -> Tensor:
 def volume_organ_loss(logits: Tensor, pieces: VolumeBatch, class_weight: Tensor | None = None) -> Tensor:
     """All organs at once; which are annotated is a matter of the slice, so slices count as images."""
     slices = logits.transpose(1, 2).flatten(0, 1)
-    if class_weight is not None:
-        class_weight = class_weight.to(slices.device)
     return organ_loss(slices, pieces.label.flatten(0, 1), pieces.known.flatten(0, 1), class_weight)

@@ -14,7 +14,7 @@ from progidiff.pipelines.progidiff.stable_diffusion import load_base_part
 from progidiff.pipelines.votes import expect
 from progidiff.training import parts as networks
 from progidiff.training.case_store import PackedCase
-from progidiff.training.class_balance import class_shares, rarity_weights
+from progidiff.training.class_balance import begin_balanced, class_shares, rarity_weights
 from progidiff.training.configuration import Configuration
 from progidiff.training.control import ControlStage, teach_query
 from progidiff.training.encoder import EncoderStage
@@ -83,10 +83,8 @@ class StageBuilder:
 
     def _build_encoder(self) -> tuple[Stage, dict[str, Any]]:
         encoder, cases = networks.new_encoder(self.configuration), with_organs(self.cases)
-        shares = class_shares(cases, encoder.config.organs)
-        expect(encoder.to_organs, shares)
-        stage = EncoderStage(encoder, self._slices(cases), rarity_weights(shares))
-        return stage, {"image_encoder": encoder}
+        begin_balanced(encoder, cases)
+        return EncoderStage(encoder, self._slices(cases)), {"image_encoder": encoder}
 
     def _build_autoencoder(self) -> tuple[Stage, dict[str, Any]]:
         vae = networks.new_vae(self.configuration)
@@ -126,7 +124,6 @@ class StageBuilder:
         self._save_memory(made)
         if self.configuration.memory_saving:
             controlnet.enable_gradient_checkpointing()
-        cases = with_organs(self.cases)
         stage = ControlStage(
             made.vae,
             made.unet,
@@ -135,13 +132,12 @@ class StageBuilder:
             controlnet,
             encoder,
             refiner,
-            self._slices(cases),
+            self._slices(with_organs(self.cases)),
             train_generator=self.unfrozen,
             train_encoder=self.configuration.train_encoder,
             mask_losses=self.configuration.mask_losses,
             doubt=self.configuration.doubt,
             scheduler=made.scheduler,
-            class_weight=rarity_weights(class_shares(cases, encoder.config.organs)),
         )
         saved = {"controlnet": controlnet, "image_encoder": encoder, "refiner": refiner}
         return stage, {**saved, "unet": made.unet} if self.unfrozen else saved

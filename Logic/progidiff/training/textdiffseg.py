@@ -14,6 +14,7 @@ from progidiff.pipelines.textdiffseg.image_encoder import VolumeFeatures
 from progidiff.pipelines.textdiffseg.pipeline import TextDiffSegPipeline
 from progidiff.pipelines.textdiffseg.text import PromptTokens, encode_text
 from progidiff.prompts import organ_table
+from progidiff.training.class_balance import taught_weight
 from progidiff.training.encoder import seeing_losses
 from progidiff.training.loop import Losses, Stage
 from progidiff.training.losses import mask_loss
@@ -37,8 +38,6 @@ class TextDiffSegStage(Stage):
         pipeline: its parts, all but the locator, are trained in place.
         volumes: draws the batches.
         frozen: parts that keep what they know, such as a BioBERT, or all but the adapted ones.
-        class_weight: (1 + organs,) weights of the organ loss, those that the image encoder learnt with first;
-            by default all classes count alike.
     """
 
     def __init__(
@@ -46,10 +45,8 @@ class TextDiffSegStage(Stage):
         pipeline: TextDiffSegPipeline,
         volumes: OrganVolumes,
         frozen: Collection[str] = (),
-        class_weight: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.class_weight = class_weight
         self.label_autoencoder, self.text_encoder = pipeline.label_autoencoder, pipeline.text_encoder
         self.image_encoder, self.text_fusion = pipeline.image_encoder, pipeline.text_fusion
         self.denoiser, self.refiner = pipeline.denoiser, pipeline.refiner
@@ -106,7 +103,7 @@ class TextDiffSegStage(Stage):
         """All losses of one batch with its embedded prompts."""
         features = self.image_encoder(pieces.image, pieces.pixel_mm)
         clean = self.label_autoencoder.encode(pieces.mask).float()
-        seeing = seeing_losses(features, self.volumes, pieces, self.class_weight)
+        seeing = seeing_losses(features, self.volumes, pieces, taught_weight(self.image_encoder))
         losses = {
             **self._joint(pieces, clean, features, text),
             **{name: 0.3 * value for name, value in seeing.items()},

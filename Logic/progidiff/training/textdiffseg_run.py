@@ -34,11 +34,10 @@ from progidiff.pipelines.textdiffseg.build import (
     build_pipeline,
     ready_made_bert,
 )
-from progidiff.pipelines.votes import expect
 from progidiff.prompts import organ_table
 from progidiff.training.assemble import measured_tables, save_half
 from progidiff.training.case_store import PackedCase
-from progidiff.training.class_balance import class_shares, rarity_weights
+from progidiff.training.class_balance import begin_balanced
 from progidiff.training.encoder import VolumeEncoderStage
 from progidiff.training.loop import Report, Schedule, Stage, train
 from progidiff.training.safeguards import (
@@ -172,10 +171,9 @@ class TextDiffSegRun:
         )
         frozen = ("text_encoder",) if recipe.text_model else ()
         encoder = self.pipeline.image_encoder
-        shares = class_shares(self.cases, encoder.config.organs)
-        expect(encoder.to_organs, shares)
-        self.first_stage = VolumeEncoderStage(encoder, volumes, rarity_weights(shares))
-        self.stage = TextDiffSegStage(self.pipeline, volumes, frozen, rarity_weights(shares))
+        begin_balanced(encoder, self.cases)
+        self.first_stage = VolumeEncoderStage(encoder, volumes)
+        self.stage = TextDiffSegStage(self.pipeline, volumes, frozen)
         if self._processes.is_main_process and recorded_cases(folder) is None:
             write_json(folder / _RECORD, self._record())
 

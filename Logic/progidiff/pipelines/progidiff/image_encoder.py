@@ -48,6 +48,8 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         crop: edge of the square crop in pixels.
         text_width: width of the text embedding that asks for evidence; 0 leaves evidence out.
         votes: whether the auxiliary head hears every scale, see `ScaleVotes`, or the finest alone.
+        class_weight: how much a voxel of each class counts while the auxiliary head is taught; without effect
+            in use.
     """
 
     @register_to_config
@@ -61,6 +63,7 @@ class ImageEncoder(ModelMixin, ConfigMixin):
         crop: int = 128,
         text_width: int = 0,
         votes: bool = False,
+        class_weight: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d((slices + 1) * 4, channels[0], 3, padding=1)

@@ -58,6 +58,8 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
             learned features, the refiner nothing. The auxiliary head stays, but nobody asks it.
         text_width: width of the text encoder, whose words ask for evidence; 0 leaves evidence out.
         votes: whether the auxiliary head hears every scale, see `ScaleVotes`, or the finest alone.
+        class_weight: how much a voxel of each class counts while the auxiliary head is taught; without effect
+            in use.
     """
 
     @register_to_config
@@ -72,6 +74,7 @@ class VolumeEncoder(ModelMixin, ConfigMixin):
         features: bool = True,
         text_width: int = 0,
         votes: bool = False,
+        class_weight: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv3d(8, channels[0], 3, padding=1)
