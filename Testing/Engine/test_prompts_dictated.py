@@ -7,6 +7,19 @@ from progidiff.errors import PromptError
 from progidiff.prompts import organ_table, parse_prompt
 
 ASKED = [
+    ("kidney right, left", "right_kidney left_kidney"),
+    ("left, right kidney", "right_kidney left_kidney"),
+    ("liver, kidney right, left, spleen", "liver right_kidney left_kidney spleen"),
+    ("kidney left, right, adrenal right", "left_kidney right_kidney right_adrenal_gland"),
+    ("kidney left, right adrenal", "left_kidney right_adrenal_gland"),
+    ("both kidneys, not left, right adrenal", "right_kidney"),
+    ("rein g, d", "right_kidney left_kidney"),
+    ("reins d. et g.", "right_kidney left_kidney"),
+    ("riñones der. e izq.", "right_kidney left_kidney"),
+    ("Nieren re. und li.", "right_kidney left_kidney"),
+    ("re. und li. Niere", "right_kidney left_kidney"),
+    ("Niere re. Nebenniere li.", "right_kidney left_adrenal_gland"),
+    ("li + re Nebenniere", "right_adrenal_gland left_adrenal_gland"),
     ("kidneys but only the left", "left_kidney"),
     ("both kidneys, but only the left one", "left_kidney"),
     ("Nieren, aber nur die linke", "left_kidney"),

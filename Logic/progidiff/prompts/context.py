@@ -18,10 +18,22 @@ _NUMBER_OF_SEGMENT = re.compile(r"(i{1,3}|iv|vi{0,3}|[1-8])[ab]?")
 
 
 def reread(prompt: str, tokens: list[Token]) -> list[Token]:
-    """The tokens of a prompt, each read again beside its neighbours."""
+    """The tokens of a prompt, each read again beside its neighbours; some stops are left out."""
+    tokens = [tokens[n] for n in range(len(tokens)) if not _shortens_side(prompt, tokens, n)]
     for read in _READINGS:
         tokens = [read(prompt, tokens, index) for index in range(len(tokens))]
     return tokens
+
+
+def _shortens_side(prompt: str, tokens: list[Token], index: int) -> bool:
+    """Whether a token is the full stop of a shortened side: "re. und li. Niere", "riñones der. e izq."."""
+    if not 0 < index < len(tokens) - 1 or prompt[tokens[index].start] != ".":
+        return False
+    side, following = tokens[index - 1], tokens[index + 1]
+    if side.key not in vocabulary.SHORT_SIDES and side.key not in vocabulary.SHORTENED_SIDES.split():
+        return False
+    begins_other = index > 1 and is_pair(tokens[index - 2])  # "Niere re. Nebenniere li."
+    return following.kind == "and" or (is_pair(following) and not begins_other)
 
 
 def _as_regarding(prompt: str, tokens: list[Token], index: int) -> Token:
@@ -33,12 +45,20 @@ def _as_regarding(prompt: str, tokens: list[Token], index: int) -> Token:
 
 
 def _as_both_sides(prompt: str, tokens: list[Token], index: int) -> Token:
-    """A token, the stroke between two sides read as "and": "kidneys right/left", "Nieren re/li"."""
+    """A token, stroke or comma between two sides read as "and": "Nieren re/li", "kidney right, left"."""
     token = tokens[index]
-    if token.kind != "break" or prompt[token.start] != "/" or not 0 < index < len(tokens) - 1:
+    if token.kind != "break" or prompt[token.start] not in "/," or not 0 < index < len(tokens) - 1:
         return token
     between = _may_be_side(tokens[index - 1]) and _may_be_side(tokens[index + 1])
+    if prompt[token.start] == ",":
+        between = between and _of_one_pair(tokens, index)
     return replace(token, entry=Entry("and")) if between else token
+
+
+def _of_one_pair(tokens: list[Token], comma: int) -> bool:
+    """Not in "kidney left, right adrenal", nor where the comma may end an exception."""
+    beside = [at for at in (comma - 2, comma + 2) if 0 <= at < len(tokens) and is_pair(tokens[at])]
+    return len(beside) == 1 and not any(token.kind in ("except", "but") for token in tokens)
 
 
 def _may_be_side(token: Token) -> bool:
@@ -68,15 +88,19 @@ def _short_side_after(prompt: str, tokens: list[Token], index: int) -> bool:
     following = tokens[index + 1 :][:2]
     if not following or following[0].kind == "break":
         return True
-    if following[0].kind == "and" and following[-1].key in vocabulary.SHORT_SIDES:
+    if following[0].kind == "and" and _may_be_side(following[-1]):
         return True
     return tokens[index].key not in vocabulary.SINGLE_LETTER_SIDES and following[0].kind != "command"
 
 
 def _short_side_before(tokens: list[Token], index: int) -> bool:
-    """ "re Niere": only before German nouns, or "re kidneys" would be one."""
-    following = tokens[index + 1 :][:1]
-    return any(is_pair(t) and t.key.startswith(vocabulary.NOUNS_AFTER_SHORT_SIDES) for t in following)
+    """ "re Niere", "re und li Niere": only before German nouns, or "re kidneys" would be one."""
+    noun = index + 1
+    if tokens[noun + 1 :] and tokens[noun].kind == "and" and _may_be_side(tokens[noun + 1]):
+        noun += 2
+    return any(
+        is_pair(t) and t.key.startswith(vocabulary.NOUNS_AFTER_SHORT_SIDES) for t in tokens[noun : noun + 1]
+    )
 
 
 def _as_misspelt_side(prompt: str, tokens: list[Token], index: int) -> Token:
