@@ -111,7 +111,8 @@ class Segmenter:
 
     def __init__(self, pipeline: SegmentationPipeline, model_id: str, model_hash: str, device: str) -> None:
         self.pipeline = pipeline.to(device)
-        self.pipeline.slices_per_batch = 64 if device == "cpu" else 256
+        if device != "cpu":
+            self.pipeline.slices_per_batch = 256
         self.model_id, self.model_hash, self.device = model_id, model_hash, device
         self.default_steps = int(pipeline.config.default_steps)
         self.findings = tuple(pipeline.config.get("findings", "").split())
