@@ -27,12 +27,12 @@ SIDE_AFTER: dict[Side, str] = {
 # Letters that are a side only right beside a pair: "Niere re", "rein G", "riñón der".
 SHORT_SIDES: dict[str, Side] = {"re": "right", "li": "left", "der": "right", "d": "right", "g": "left"}
 SINGLE_LETTER_SIDES = ("d", "g")
-# With these a full stop does not end a sentence: "riñones der. e izq.".
-SHORTENED_SIDES = "r l rt lt dt dte dcha dcho dext gche izq izqdo izqda"
 # Before a noun these would also be "re-segment the kidneys": there only before a German one.
 NOUNS_AFTER_SHORT_SIDES = ("niere", "nebenniere")
 # Elsewhere "der" is the German article.
 NOUNS_BEFORE_DER = ("rinon", "suprarrenal", "glandulassuprarrenal", "glandulasuprarrenal")
+# After these, and after short sides, a full stop need not end a sentence: "riñones der. e izq.".
+SHORTENED_SIDES = "r l rt lt dt dte dcha dcho dext gche izq izqdo izqda"
 # What may stand between a side and its noun: "right-sided kidney".
 SIDE_NOUNS = ("side", "sided", "hand")
 AND = "and und et y e & + atque ac or oder ou o plus sowie also además aussi"
