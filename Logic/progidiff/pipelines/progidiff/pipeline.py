@@ -73,8 +73,8 @@ class ProGiDiffPipeline(ProposalsPipeline):
             scheduler=scheduler,
         )
         self.register_to_config(default_steps=default_steps, eta=eta, coarse_weight=coarse_weight)
-        # A processor encodes and decodes few slices at once faster than many: larger arrays than the 32 MiB that
-        # an allocator keeps are new memory each time, and every page of it has to be cleared.
+        # A processor draws few slices at once faster than many: an allocator keeps no arrays beyond 32 MiB,
+        # so that each is new memory, of which every page has to be cleared.
         self.slices_per_batch = 16
 
     def encode_prompt(self, prompt: str) -> Tensor:
