@@ -63,6 +63,10 @@ def begin_balanced(encoder: ImageEncoder | VolumeEncoder, cases: Sequence[Packed
 
     The weights are noted in its configuration because whatever teaches it later, also on a user's few cases,
     must count alike: otherwise it would first of all unlearn them.
+
+    Args:
+        encoder: untrained, on the CPU; its organ head's biases and its configuration are changed in place.
+        cases: packed cases that it is going to learn from.
     """
     shares = class_shares(cases, encoder.config.organs)
     expect(encoder.to_organs, shares)
