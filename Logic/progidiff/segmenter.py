@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -242,6 +243,9 @@ class Segmenter:
         if crop is None:
             reason = f"No {target.name} was found in the field of view."
             return ProposalSet(target, prepared.volume.grid, found=False, reason=reason)
+        with self.stopwatch.stage("denoise"), torch.no_grad():
+            text = self.pipeline.encode_prompt(target.text)
+            first = self.pipeline.first_sight(crop.features, text, crop.slice_spacing[0], steps)
         made: list[Proposal] = []
         for number in range(proposals):
             origin = self.provenance(prompt or target.text, seed + number, steps)
@@ -250,7 +254,7 @@ class Segmenter:
                 if on_step is not None:
                     on_step(before + done, proposals * steps)
 
-            probability = self._draw(crop, target, origin, tick, cancelled)
+            probability = self._draw(crop, text, first, origin, tick, cancelled)
             with self.stopwatch.stage("resample"):
                 name = f"{target.name} {number + 1}"
                 made.append(to_proposal(name, target, probability, crop.grid, prepared.volume, origin))
@@ -267,17 +271,17 @@ class Segmenter:
     def _draw(
         self,
         crop: OrganCrop,
-        target: Target,
+        text: Any,
+        first: torch.Tensor | None,
         origin: Provenance,
         on_step: Callable[[int], None],
         cancelled: Callable[[], bool] | None,
     ) -> NDArray[np.float32]:
-        """Probability (S, H, W) of one proposal."""
+        """Probability (S, H, W) of one proposal; `first` is what the model thinks at first sight."""
         with self.stopwatch.stage("denoise"):
-            text = self.pipeline.encode_prompt(target.text)
             slice_mm = crop.slice_spacing[0]
             latents = self.pipeline.denoise(
-                crop.features, text, slice_mm, origin.seed, origin.steps, on_step, cancelled
+                crop.features, text, slice_mm, origin.seed, origin.steps, on_step, cancelled, first
             )
         with self.stopwatch.stage("decode"):
             return self.pipeline.decode(latents, crop.features, text).numpy()

@@ -64,13 +64,19 @@ def _independent_noise(
     return torch.randn(shape, generator=generator).to(pipeline.device)
 
 
+def first_step_apart(segmenter: Segmenter) -> None:
+    """Every proposal asks the network in its first step too, where its noise says nothing of the mask."""
+    pipeline: Any = segmenter.pipeline
+    pipeline.first_sight = lambda *_: None
+
+
 def with_doubt(segmenter: Segmenter) -> None:
     """Every proposal reads the image in its own way, as varied ones do."""
     draw = segmenter._draw
 
-    def doubtful(crop: OrganCrop, target: Any, origin: Any, *rest: Any) -> Any:
+    def doubtful(crop: OrganCrop, text: Any, first: Any, origin: Any, *rest: Any) -> Any:
         seen = doubted(crop.features, _DOUBT, crop.slice_spacing, origin.seed)
-        return draw(replace(crop, features=seen), target, origin, *rest)
+        return draw(replace(crop, features=seen), text, None, origin, *rest)
 
     segmenter._draw = doubtful  # type: ignore[method-assign]
 
@@ -84,6 +90,7 @@ CHOICES: dict[str, tuple[int | None, Change]] = {
     "without coarse pass": (None, without_coarse_pass),
     "without fresh noise": (None, without_fresh_noise),
     "noise of each slice apart": (None, slices_apart),
+    "first step of each proposal apart": (None, first_step_apart),
     "with doubt": (None, with_doubt),
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from progidiff.errors import Cancelled, ModelError, UsageError
 from progidiff.pipelines.base import ProposalsOutput
 from progidiff.pipelines.progidiff.diffusion import (
@@ -16,6 +19,7 @@ from progidiff.pipelines.progidiff.diffusion import (
     training_target,
 )
 from progidiff.pipelines.progidiff.pipeline import ProGiDiffPipeline
+from progidiff.pipelines.progidiff.stable_diffusion import trailing
 from tiny_models import tiny_model, tiny_pipeline
 
 
@@ -85,6 +89,27 @@ def test_steps_are_counted(pipeline: ProGiDiffPipeline, image: torch.Tensor, ste
     seen: list[tuple[int, int]] = []
     draw(pipeline, image, num_inference_steps=steps, on_step=lambda *n: seen.append(n))
     assert seen == [(n, 2 * steps) for n in range(1, 2 * steps + 1)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "proposals", "asked"),
+    [(1, 3, 3), (2, 1, 2), (2, 3, 4), (4, 3, 10)],  # at more than one step the first is for all
+)
+def test_pure_noise_is_shown_to_the_network_once(
+    pipeline: ProGiDiffPipeline, image: torch.Tensor, steps: int, proposals: int, asked: int
+) -> None:
+    with patch.object(pipeline, "predict", wraps=pipeline.predict) as predict:
+        volumes = draw(pipeline, image, num_inference_steps=steps, num_proposals=proposals).probabilities
+    assert predict.call_count == asked
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(volumes, 2))
+
+
+def test_where_the_first_step_keeps_some_signal_every_proposal_asks(image: torch.Tensor) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.scheduler = trailing(DDIMScheduler(1000, prediction_type="v_prediction"))
+    with patch.object(pipeline, "predict", wraps=pipeline.predict) as predict:
+        draw(pipeline, image, num_inference_steps=2, num_proposals=3)
+    assert predict.call_count == 6
 
 
 def test_default_steps_are_the_models_own(pipeline: ProGiDiffPipeline, image: torch.Tensor) -> None:

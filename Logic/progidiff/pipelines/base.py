@@ -1,6 +1,6 @@
 """What the models have in common: the path from a prompt to proposals, one method a step.
 
-    encode_prompt → encode_image (once) → for each proposal: denoise → decode → probability of every voxel
+    encode_prompt, encode_image, first_sight (once) → for each proposal: denoise → decode → probabilities
 
 A model adds its parts and how it encodes, predicts and decodes.
 """
@@ -21,6 +21,7 @@ from progidiff.pipelines.precision import autocast
 from progidiff.pipelines.registry import SegmentationPipeline
 
 OnStep = Callable[[int, int], None]
+_FIRST_NOISE = 3_000_017  # seed of the noise that `first_sight` shows to the network
 
 
 @dataclass
@@ -132,14 +133,34 @@ class ProposalsPipeline(DiffusionPipeline, SegmentationPipeline):
     ) -> Iterator[Tensor]:
         """One probability volume (S, H, W) float32 on the CPU per seed, each as soon as it is drawn."""
         total = steps * len(seeds)
+        first = self.first_sight(features, text, slice_mm, steps)
         for number, seed in enumerate(seeds):
 
             def tick(done: int, before: int = number * steps) -> None:
                 if on_step is not None:
                     on_step(before + done, total)
 
-            latents = self.denoise(features, text, slice_mm, seed, steps, tick, cancelled)
+            latents = self.denoise(features, text, slice_mm, seed, steps, tick, cancelled, first)
             yield self.decode(latents, features, text)
+
+    @torch.no_grad()
+    def first_sight(self, features: Any, text: Any, slice_mm: float, steps: int) -> Tensor | None:
+        """The network's answer (S, C, h, w) to pure noise, which all proposals begin with.
+
+        At zero terminal SNR the first step's noise says nothing of the mask, so that the best answer to any
+        noise is the same: the mean of all masks that the image allows. It is asked for once; by their own
+        noise the proposals go apart in the steps that follow.
+
+        Returns:
+            None where each proposal has to ask for itself: its first step is its last one, or the schedule
+            leaves some signal in it.
+        """
+        self.scheduler.set_timesteps(steps)
+        timestep = self.scheduler.timesteps[0]
+        if steps == 1 or self.scheduler.alphas_cumprod[timestep] > 0:
+            return None
+        latents = self.noise(features, slice_mm, torch.Generator().manual_seed(_FIRST_NOISE))
+        return self.predict(latents, timestep, features, text)
 
     def denoise(
         self,
@@ -150,8 +171,18 @@ class ProposalsPipeline(DiffusionPipeline, SegmentationPipeline):
         steps: int,
         on_step: Callable[[int], None],
         cancelled: Callable[[], bool] | None = None,
+        first: Tensor | None = None,
     ) -> Tensor:
         """Latents (S, C, h, w) of one proposal, all slices from one field of noise.
+
+        Args:
+            features, text: from `encode_image` and `encode_prompt`.
+            slice_mm: distance of slices in mm.
+            seed: of the noise.
+            steps: how often noise is taken away.
+            on_step: called with the number of steps done.
+            cancelled: asked before each of them.
+            first: from `first_sight`, the answer to the first step.
 
         Raises:
             Cancelled: between two steps.
@@ -163,7 +194,8 @@ class ProposalsPipeline(DiffusionPipeline, SegmentationPipeline):
         for done, timestep in enumerate(self.scheduler.timesteps, 1):
             if cancelled is not None and cancelled():
                 raise Cancelled("The job was cancelled.")
-            output = self.predict(latents, timestep, features, text)
+            given = first if done == 1 else None
+            output = self.predict(latents, timestep, features, text) if given is None else given
             fresh = self.noise(features, slice_mm, generator)
             latents = self.scheduler.step(
                 output, timestep, latents, eta=self.config.eta, variance_noise=fresh

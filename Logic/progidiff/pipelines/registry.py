@@ -57,6 +57,8 @@ class SegmentationPipeline(Protocol):
 
     def encode_prompt(self, prompt: str) -> Any: ...
 
+    def first_sight(self, features: Any, text: Any, slice_mm: float, steps: int) -> Tensor | None: ...
+
     def denoise(
         self,
         features: Any,
@@ -66,6 +68,7 @@ class SegmentationPipeline(Protocol):
         steps: int,
         on_step: Callable[[int], None],
         cancelled: Callable[[], bool] | None = None,
+        first: Tensor | None = None,
     ) -> Tensor: ...
 
     def decode(self, latents: Tensor, features: Any, text: Any) -> Tensor: ...
