@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from progidiff.pipelines.evidence import evidence_of
 from progidiff.pipelines.progidiff.build import TINY, build_unet
 from progidiff.pipelines.progidiff.control_net import MaskControlNet
 from progidiff.pipelines.progidiff.refiner import MaskRefiner
@@ -90,6 +91,25 @@ def test_untrained_refiner_changes_nothing() -> None:
     assert torch.equal(refiner(logits, detail, text), logits)
     give_weight_to_zeros(refiner)
     assert not torch.equal(refiner(logits, detail, text), logits)
+
+
+def test_a_refiner_that_weighs_evidence_begins_with_the_evidence(tmp_path: Path) -> None:
+    logits, detail = torch.randn(2, 1, 32, 32) * 20, torch.randn(2, DETAIL, 32, 32)
+    text = torch.randn(2, TINY.text_width)
+    probability = torch.rand(2, 1, 32, 32).clamp(1e-3, 1 - 1e-3)
+    detail[:, -1:] = evidence_of(probability)
+    plain = MaskRefiner(DETAIL, TINY.text_width, 4)
+    refiner = plain.weighing_evidence()
+    assert torch.allclose(refiner(logits, detail, text).sigmoid(), probability, atol=1e-3)
+    give_weight_to_zeros(refiner)
+    other = logits.clone()
+    other[0] *= -1  # what was drawn counts as well once it has learnt to weigh
+    changed = (refiner(logits, detail, text) - refiner(other, detail, text)).abs().flatten(1).amax(1)
+    assert changed[0] > 0.1 and changed[1] == 0
+    assert torch.equal(plain.first.weight, refiner.first.weight)
+    refiner.save_pretrained(tmp_path)
+    again = MaskRefiner.from_pretrained(tmp_path)
+    assert torch.equal(again(logits, detail, text), refiner(logits, detail, text))
 
 
 def test_refiner_heeds_the_text() -> None:

@@ -101,6 +101,7 @@ def test_the_assembled_model_segments(copy: Path) -> None:
     segmenter = Segmenter.load(str(folder), "cpu")
     result = segmenter.segment(phantom(9)[0], "liver", proposals=1, steps=1)
     assert len(result.sets) == 1 and segmenter.default_steps == 2
+    assert segmenter.pipeline.refiner.config.weighs_evidence
     record = json.loads((folder / "training_data.json").read_text(encoding="utf-8"))
     assert [stage["stage"] for stage in record["stages"]][-1] == "refiner"
 

@@ -154,6 +154,7 @@ def model_card(
         slices=configuration.encoder.slices,
         crop=configuration.crop,
         locator_mm=f"{configuration.locator.spacing:g}",
+        refinement=_refinement_words(pipeline.refiner.config),
         prediction=_prediction_words(pipeline.scheduler.config),
         default_steps=configuration.default_steps,
         eta=f"{configuration.eta:g}",
@@ -193,6 +194,12 @@ def _generator_words(configuration: Configuration) -> str:
         return "a small latent diffusion model that draws masks from text, trained from nothing on label maps"
     how = "fine-tuned on label maps" if configuration.own_generator else "as it is"
     return f"the text-to-image latent diffusion model {configuration.base}, {how}"
+
+
+def _refinement_words(refiner: Mapping[str, Any]) -> str:
+    borders = "puts borders right at full resolution"
+    weighs = "weighs what is drawn against what the image encoder's organ head sees"
+    return f"{weighs} and {borders}" if refiner["weighs_evidence"] else borders
 
 
 def _prediction_words(schedule: Mapping[str, Any]) -> str:

@@ -2,7 +2,9 @@
 
 While the ControlNet learns, the noisy latents hold some of the truth; what is decoded from them is better
 than anything that sampling from pure noise will give, and a refiner that learns there trusts it too much
-(exposure bias, Ning et al., ICLR 2024). Here every mask is sampled as in use.
+(exposure bias, Ning et al., ICLR 2024). Here every mask is sampled as in use. It begins by believing the
+evidence alone and learns what the drawn mask adds: on patients that the ControlNet knows, what it draws is
+better than on others, and a refiner that begins with the drawn mask stays too near to it.
 """
 
 from __future__ import annotations

@@ -147,6 +147,8 @@ class StageBuilder:
         names = ("controlnet", "image_encoder", "refiner")
         folder = self._folder("control")
         controlnet, encoder, refiner = (networks.load_part(folder, "control", name) for name in names)
+        if encoder.query is not None:
+            refiner = refiner.weighing_evidence()
         stage = RefinerStage(
             made.vae,
             networks.load_part(folder, "control", "unet") if self.unfrozen else made.unet,
