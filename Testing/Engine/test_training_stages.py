@@ -236,3 +236,17 @@ def test_losses_reward_the_right_mask(right: bool) -> None:
     loss = float(mask_loss(logits, target))
     dice = float(batch_dice_loss(logits.sigmoid(), target, torch.ones(2, 1, dtype=torch.bool)))
     assert (loss < 0.01 and dice < 0.01) if right else (loss > 5 and dice > 0.9)
+
+
+def test_a_weight_makes_what_is_left_out_cost_more_than_what_is_too_much() -> None:
+    target = torch.zeros(1, 1, 8, 8)
+    target[..., 2:6] = 1
+    smaller, larger = target.clone(), target.clone()
+    smaller[..., 2] = 0
+    larger[..., 6] = 1
+
+    def loss(mask: torch.Tensor, weight: float) -> float:
+        return float(mask_loss((mask * 2 - 1) * 3, target, weight))
+
+    assert loss(smaller, 3.0) > loss(larger, 3.0) + 0.5
+    assert abs(loss(smaller, 1.0) - loss(larger, 1.0)) < 0.1

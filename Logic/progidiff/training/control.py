@@ -25,7 +25,7 @@ from progidiff.training.class_balance import taught_weight
 from progidiff.training.doubting import doubted_crops
 from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
-from progidiff.training.losses import mask_loss, organ_loss
+from progidiff.training.losses import DRAWN_WEIGHT, mask_loss, organ_loss
 from progidiff.training.slice_data import OrganSlices, SliceBatch
 from progidiff.training.timesteps import random_timesteps
 
@@ -105,9 +105,9 @@ class ControlStage(Stage):
             predicted, detail = predicted.detach(), detail.detach()
         decoded = mask_logits_from_latents(self.vae, predicted)
         refined = self.refiner(decoded, detail, words[late])
-        losses["refined"] = 0.5 * mask_loss(refined, crops.mask[late])
+        losses["refined"] = 0.5 * mask_loss(refined, crops.mask[late], DRAWN_WEIGHT)
         if self.mask_losses:
-            losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask[late])
+            losses["decoded"] = 0.3 * mask_loss(decoded, crops.mask[late], DRAWN_WEIGHT)
         return losses
 
     def _seeing_losses(self, features: ImageFeatures, crops: SliceBatch, words: Tensor) -> Losses:

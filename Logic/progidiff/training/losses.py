@@ -50,15 +50,25 @@ def batch_dice_loss(probability: Tensor, target: Tensor, known: Tensor, smooth: 
     return 1 - (dice * present).sum() / present.sum().clamp(min=1)
 
 
-def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
+DRAWN_WEIGHT = 3.0
+"""How much a pixel of the organ counts where masks are drawn.
+
+On patients that it learns from a network is sure of nearly every pixel, on others it leaves out whatever it
+doubts, and masks come out too small: a tenth to a quarter of the volume, measured on unseen patients.
+"""
+
+
+def mask_loss(logits: Tensor, target: Tensor, organ_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy plus soft Dice per image for one organ's mask.
 
     Args:
         logits: (B, 1, H, W).
         target: (B, 1, H, W) in [0, 1].
+        organ_weight: how much a pixel of the organ counts in the cross-entropy, against one beside it.
     """
     logits = logits.float()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, target)
+    weight = torch.tensor(organ_weight, device=logits.device)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
     probability = logits.sigmoid().flatten(1)
     flat = target.flatten(1)
     smooth = 10.0

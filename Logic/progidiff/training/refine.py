@@ -24,7 +24,7 @@ from progidiff.pipelines.sampling import descend, levels_between
 from progidiff.training.doubting import doubted_crops
 from progidiff.training.generator import Captions
 from progidiff.training.loop import Losses, Stage
-from progidiff.training.losses import mask_loss
+from progidiff.training.losses import DRAWN_WEIGHT, mask_loss
 from progidiff.training.slice_data import OrganSlices
 
 _STEPS = (1, 2)  # denoising steps of the masks it learns from
@@ -78,7 +78,8 @@ class RefinerStage(Stage):
             latents = self._sample(condition, text, int(rng.choice(_STEPS)))
             decoded = mask_logits_from_latents(self.vae, latents)
             detail = self.encoder.refinable(features, words)
-        return {"refined": mask_loss(self.refiner(decoded, detail, words), crops.mask)}
+        refined = self.refiner(decoded, detail, words)
+        return {"refined": mask_loss(refined, crops.mask, DRAWN_WEIGHT)}
 
     def _sample(self, condition: Tensor, text: Tensor, steps: int) -> Tensor:
         """Latents (B, C, h, w) drawn from pure noise."""
