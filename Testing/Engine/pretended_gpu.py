@@ -72,9 +72,8 @@ def proposes(pipeline: Any) -> None:
     assert add_coarse_prior(features.organs, grid, seen, grid, 0.3).device.type == "pretended"
     text = pipeline.encode_prompt("segment the liver")
     latents = pipeline.noise(features, 5.0, torch.Generator().manual_seed(0))
-    pipeline.scheduler.set_timesteps(2)
-    output = pipeline.predict(latents, pipeline.scheduler.timesteps[0], features, text)
-    assert output.device.type == "pretended"
+    first = pipeline.first_sight(features, text, 5.0, 2)
+    assert first is not None and first.device.type == "pretended"
     assert pipeline.decode(latents, features, text).device.type == "cpu"
 
 

@@ -155,12 +155,11 @@ class ProposalsPipeline(DiffusionPipeline, SegmentationPipeline):
             None where each proposal has to ask for itself: its first step is its last one, or the schedule
             leaves some signal in it.
         """
-        self.scheduler.set_timesteps(steps)
-        timestep = self.scheduler.timesteps[0]
-        if steps == 1 or self.scheduler.alphas_cumprod[timestep] > 0:
+        if steps == 1 or not self.scheduler.config.rescale_betas_zero_snr:
             return None
+        self.scheduler.set_timesteps(steps)
         latents = self.noise(features, slice_mm, torch.Generator().manual_seed(_FIRST_NOISE))
-        return self.predict(latents, timestep, features, text)
+        return self.predict(latents, self.scheduler.timesteps[0], features, text)
 
     def denoise(
         self,

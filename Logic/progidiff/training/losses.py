@@ -67,7 +67,7 @@ def mask_loss(logits: Tensor, target: Tensor, organ_weight: float = 1.0) -> Tens
         organ_weight: how much a pixel of the organ counts in the cross-entropy, against one beside it.
     """
     logits = logits.float()
-    weight = torch.tensor(organ_weight, device=logits.device)
+    weight = torch.full_like(logits, organ_weight)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
     probability = logits.sigmoid().flatten(1)
     flat = target.flatten(1)
