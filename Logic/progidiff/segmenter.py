@@ -13,7 +13,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from progidiff.errors import DeviceError
+from progidiff.device import choose_device
 from progidiff.model_list import weights_hash
 from progidiff.output_folder import check_output
 from progidiff.pipelines.coarse_prior import add_coarse_prior
@@ -428,28 +428,6 @@ def native_region(grid: Grid, native: Grid) -> tuple[slice, slice, slice]:
 def superior_spacing(grid: Grid) -> float:
     """Voxel size along the axis nearest to the patient's long axis."""
     return float(grid.spacing[grid.superior_axis])
-
-
-def choose_device(device: str) -> str:
-    """ "auto", "cpu", "cuda" or "cuda:<n>" → a device that exists.
-
-    Raises:
-        DeviceError: it does not.
-    """
-    count = torch.cuda.device_count()
-    if device == "auto":
-        return "cuda:0" if count else "cpu"
-    if device == "cpu":
-        return device
-    name, _, index = device.partition(":")
-    if name != "cuda" or (index and not index.isdigit()):
-        raise DeviceError(f"There is no device {device!r}.", "Use auto, cpu, cuda or cuda:<n>.")
-    if int(index or 0) >= count:
-        raise DeviceError(
-            f"The device {device!r} was asked for, but this computer offers {count} CUDA GPUs.",
-            "Use --device cpu, or install the CUDA build of PyTorch.",
-        )
-    return f"cuda:{index or 0}"
 
 
 def segment(

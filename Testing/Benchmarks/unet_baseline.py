@@ -55,8 +55,8 @@ def read_options(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, l
 
 def predict(options: argparse.Namespace) -> None:
     """Write the label maps, and `cases.txt` with the ids of all that lie in the folder."""
+    from progidiff.device import choose_device
     from progidiff.evaluation.unet_prediction import write_prediction
-    from progidiff.segmenter import choose_device
     from progidiff.training.unet_baseline import load_unet
 
     network = load_unet(options.output).to(choose_device(options.device))
