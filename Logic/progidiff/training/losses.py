@@ -54,7 +54,7 @@ DRAWN_WEIGHT = 3.0
 """How much a pixel of the organ counts where masks are drawn.
 
 On patients that it learns from a network is sure of nearly every pixel, on others it leaves out whatever it
-doubts, and masks come out too small: a tenth to a quarter of the volume, measured on unseen patients.
+doubts, and masks come out too small.
 """
 
 
